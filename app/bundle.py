@@ -1,0 +1,200 @@
+"""A bundle: a folder that can be served, with everything needed to load it, check it and know where it came from.
+
+    manifest.json        what it is (Manifest, below)
+    model.onnx           the encoder: `input_ids` int64 (rows, tokens), `lengths` int64 (rows)
+                         -> `vectors` float32 (rows, dimensions)
+    tokenizer.json       the encoder's tokenizer (Rust `tokenizers` format)
+    head.onnx            tasks only: `vectors` float32 (rows, texts, dimensions)
+                         -> `scores` float32 (rows, labels), activation inside
+    canary.json          sentences with the answers this bundle gave when it was made
+    weights.safetensors  students only: float16 weights, for fine-tuning; never read in serving
+    README.md            the model card
+
+An encoder bundle has the first two; a task bundle has a head, and either its own encoder or `base`, the space id of the
+encoder bundle that its head sits on.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+MANIFEST, MODEL, HEAD = "manifest.json", "model.onnx", "head.onnx"
+TOKENIZER, CANARY, WEIGHTS, CARD = "tokenizer.json", "canary.json", "weights.safetensors", "README.md"
+
+Role = Literal["student", "teacher"]
+Inputs = Literal["text", "pair_apart", "pair_joined"]
+Texts = tuple[str, ...]
+
+
+class BundleError(RuntimeError):
+    """A bundle that cannot be served; the message names the folder, the file and what is wrong with it."""
+
+
+class Manifest(BaseModel):
+    """What a bundle is. Two vectors may be mixed in one index only if their `space` is equal.
+
+    Attributes:
+        name: The bundle's name; a task's name is its route, /classify/<name>.
+        inputs: One text; a pair encoded apart, (u, v) to the head; or a pair joined into one row.
+        dimensions: Length of a sentence vector.
+        max_tokens: Longest row that the encoder takes, special tokens included.
+        vocabulary: Token ids run from 0 to this, exclusive.
+        labels: A classifier's labels in the order of its scores; empty for encoders and regressors.
+        activation: What the head applies; `none` for regressors and encoders.
+        space: Hash over all that decides a vector: graph or weights, tokenizer, pooling, normalisation, precision.
+        base: For a head without an encoder of its own: the space it was trained in.
+        approximates: For a student: the space of its teacher.
+        canary_tolerance: Largest difference to canary.json at load: 1 - cosine for vectors, absolute for scores.
+        files: sha256 of every other file.
+        training: The recipe and the data that made it.
+        figures: Parity and quality, as the exporter measured them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    role: Role
+    kind: Literal["encoder", "classifier", "regressor"]
+    inputs: Inputs = "text"
+    dimensions: Annotated[int, Field(ge=1)]
+    max_tokens: Annotated[int, Field(ge=3)]
+    vocabulary: Annotated[int, Field(ge=1)]
+    labels: tuple[str, ...] = ()
+    activation: Literal["softmax", "sigmoid", "none"] = "none"
+    precision: Literal["float32", "int8"]
+    space: str
+    base: str | None = None
+    approximates: str | None = None
+    canary_tolerance: Annotated[float, Field(gt=0)]
+    files: dict[str, str]
+    training: dict[str, Any] = {}
+    figures: dict[str, float] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Manifest":
+        encoder = {MODEL, TOKENIZER} <= self.files.keys()
+        if self.kind == "encoder" and (not encoder or HEAD in self.files):
+            raise ValueError(f"an encoder bundle lists {MODEL} and {TOKENIZER}, and no {HEAD}")
+        if self.kind != "encoder" and HEAD not in self.files:
+            raise ValueError(f"a task bundle lists {HEAD}")
+        if self.kind != "encoder" and encoder == (self.base is not None):
+            raise ValueError(f"a task bundle has either {MODEL} and {TOKENIZER} of its own or a base")
+        if (self.kind == "classifier") != (len(self.labels) >= 2):
+            raise ValueError("a classifier names at least two labels, and nothing else names any")
+        if CANARY not in self.files:
+            raise ValueError(f"a bundle lists {CANARY}")
+        return self
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Inputs with the answers that the bundle gave when it was made.
+
+    Attributes:
+        inputs: Each one text or a pair.
+        outputs: For each, its vector or its scores.
+    """
+
+    inputs: tuple[Texts, ...]
+    outputs: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files are all there and unchanged."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the bundle brings its own encoder."""
+        return MODEL in self.manifest.files
+
+    def path(self, file: str) -> Path:
+        """Locate one of the bundle's files."""
+        return self.folder / file
+
+    def canary(self) -> Canary:
+        """Read the canary; raises BundleError when it has another form than Canary."""
+        try:
+            content = json.loads(self.path(CANARY).read_bytes())
+            inputs = tuple(tuple(texts) for texts in content["inputs"])
+            return Canary(inputs, tuple(tuple(output) for output in content["outputs"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{self.path(CANARY)} is not a canary: {error}") from error
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle and verify the checksum of every file.
+
+    Raises:
+        BundleError: the folder or a file is missing, the manifest is not valid, or a checksum differs.
+    """
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except FileNotFoundError as error:
+        raise BundleError(f"{folder} is no bundle: it holds no {MANIFEST}") from error
+    except OSError as error:
+        raise BundleError(f"{folder / MANIFEST} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise BundleError(f"{folder / MANIFEST} is not valid: {key}: {first['msg']}") from error
+    for file, expected in manifest.files.items():
+        _verify(folder / file, expected)
+    return Bundle(folder, manifest)
+
+
+def write_bundle(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle beside its place and rename it into place, so that no reader ever meets half of one.
+
+    Args:
+        folder: The bundle's place; an older bundle there is replaced.
+        facts: The manifest's fields, without `files`, which is filled in here.
+        files: Content by file name, without the manifest.
+    """
+    checksums = {file: hashlib.sha256(content).hexdigest() for file, content in sorted(files.items())}
+    manifest = Manifest.model_validate({**facts, "files": checksums})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for file, content in files.items():
+            (draft / file).write_bytes(content)
+        (draft / MANIFEST).write_text(json.dumps(manifest.model_dump(), indent=2, ensure_ascii=False) + "\n")
+        draft.chmod(0o755)
+        _replace_folder(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return read_bundle(folder)
+
+
+def space_id(*parts: bytes) -> str:
+    """Identify a vector space by all that decides its vectors, such as graph and tokenizer: 16 hex digits."""
+    digests = b"".join(hashlib.sha256(part).digest() for part in parts)
+    return hashlib.sha256(digests).hexdigest()[:16]
+
+
+def _verify(file: Path, expected: str) -> None:
+    try:
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror}") from error
+    if found != expected:
+        raise BundleError(f"{file} is damaged: its sha256 is {found}, the manifest says {expected}")
+
+
+def _replace_folder(draft: Path, folder: Path) -> None:
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    if folder.exists():
+        folder.rename(old / folder.name)
+    draft.rename(folder)
+    shutil.rmtree(old)

@@ -1,0 +1,221 @@
+"""An engine: one loaded encoder with its tokenizer and batcher. A task: a head on top of an engine."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from time import perf_counter
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+
+from app.batcher import Answer, Batcher, Limits, PoisonError, QueueFullError
+from app.bundle import HEAD, MODEL, TOKENIZER, Bundle, Texts
+from app.canary import check_canary
+from app.errors import InvalidError, ModelError, OverloadedError
+from app.metrics import Metrics
+from app.session import EncoderSession, HeadSession, Vectors
+from app.settings import PREFIX
+from app.tokenizer import Tokenizer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Work shorter than about a millisecond is done on the event loop: a thread's hand-over would cost as much.
+INLINE_CHARACTERS = 4000
+INLINE_ROWS = 64
+
+Stages = dict[str, float]  # stage -> seconds
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The vectors of a request.
+
+    Attributes:
+        vectors: float32 (rows, dimensions).
+        truncated: Indices of the rows that were cut off.
+        tokens: Tokens as the model saw them, special tokens included.
+        stages: Seconds spent in tokenize, queue and inference.
+    """
+
+    vectors: Vectors
+    truncated: list[int]
+    tokens: int
+    stages: Stages
+
+
+class ModelWatcher:
+    """Turns what a batcher reports into the metrics of its model."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        """Look the model's children up once: it happens for every batch."""
+        self._rows = metrics.batch_rows.labels(model)
+        self._tokens = metrics.batch_tokens.labels(model)
+        self._padding = metrics.batch_padding.labels(model)
+        self._queue = metrics.queue_tokens.labels(model)
+
+    def batch(self, lengths: Sequence[int]) -> None:
+        """Observe the shape of a batch."""
+        tokens = sum(lengths)
+        self._rows.observe(len(lengths))
+        self._tokens.observe(tokens)
+        self._padding.observe(1 - tokens / (len(lengths) * max(lengths)))
+
+    def waiting(self, change: int) -> None:
+        """Count the tokens in the queue."""
+        self._queue.inc(change)
+
+
+class Engine:
+    """A loaded encoder. Vectors of any request go through its one queue."""
+
+    def __init__(self, bundle: Bundle, limits: Limits, threads: int, metrics: Metrics) -> None:
+        """Load the bundle's encoder.
+
+        Raises:
+            BundleError: the graph or the tokenizer cannot be loaded, or the canary answers differently.
+        """
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self._tokenizer = Tokenizer(bundle.path(TOKENIZER), self.manifest.max_tokens)
+        self._session = EncoderSession(bundle.path(MODEL))
+        if self.manifest.kind == "encoder":
+            check_canary(bundle, lambda texts: self.encode_now([texts])[0])
+        self._batcher = Batcher(
+            self._session.run, limits, threads, ModelWatcher(metrics, self.manifest.role), self.manifest.name
+        )
+
+    def encode_now(self, inputs: Sequence[Texts]) -> Vectors:
+        """Encode in the caller's thread, past the queue, each input alone: float32 (rows, dimensions)."""
+        rows = self._tokenizer.rows(inputs)
+        return np.concatenate([self._session.run([row.ids]) for row in rows])
+
+    async def encode(self, inputs: Sequence[Texts], truncate: bool = True) -> Encoded:
+        """Encode texts, or joined pairs.
+
+        Raises:
+            InvalidError: an input has no tokens, or more than the model takes and `truncate` is False.
+            OverloadedError: the queue is full.
+            ModelError: the model failed on an input.
+        """
+        begun = perf_counter()
+        characters = sum(len(text) for texts in inputs for text in texts)
+        rows = await _beside(characters > INLINE_CHARACTERS, self._tokenizer.rows, inputs)
+        truncated = [index for index, row in enumerate(rows) if row.truncated]
+        if truncated and not truncate:
+            raise InvalidError(
+                f"{len(truncated)} inputs, the first at index {truncated[0]}, are longer than the model's "
+                f"{self.manifest.max_tokens} tokens; shorten them or let `truncate` be true",
+                "truncate",
+            )
+        return await self._answer([row.ids for row in rows], truncated, perf_counter() - begun)
+
+    async def encode_ids(self, rows: Sequence[Sequence[int]]) -> Encoded:
+        """Encode rows of token ids, special tokens included, as this model's tokenizer gives them.
+
+        Raises:
+            InvalidError: a row is empty or too long, or an id is not in the vocabulary.
+            OverloadedError: the queue is full.
+            ModelError: the model failed on an input.
+        """
+        begun = perf_counter()
+        limit, vocabulary = self.manifest.max_tokens, self.manifest.vocabulary
+        for index, row in enumerate(rows):
+            if len(row) > limit:
+                raise InvalidError(f"row {index} has {len(row)} tokens; the model takes {limit}", "input")
+            if row and not (0 <= min(row) and max(row) < vocabulary):
+                raise InvalidError(f"row {index} holds a token id outside 0 to {vocabulary - 1}", "input")
+        return await self._answer(rows, [], perf_counter() - begun)
+
+    @property
+    def longest_run(self) -> float:
+        """How long the oldest batch in flight has been running, in seconds."""
+        return self._batcher.longest_run()
+
+    @property
+    def queue_age(self) -> float:
+        """How long the oldest job has been waiting, in seconds."""
+        return self._batcher.oldest_age()
+
+    def close(self) -> None:
+        """Admit no more; what was admitted is still answered."""
+        self._batcher.close()
+
+    async def _answer(self, rows: Sequence[Sequence[int]], truncated: list[int], tokenize: float) -> Encoded:
+        for index, row in enumerate(rows):
+            if not row:
+                raise InvalidError(f"input {index} has no tokens", "input")
+        answer = await _wait(self._submit(rows))
+        stages = {
+            "tokenize": tokenize,
+            "queue": answer.started - answer.admitted,
+            "inference": answer.finished - answer.started,
+        }
+        return Encoded(answer.vectors, truncated, sum(map(len, rows)), stages)
+
+    def _submit(self, rows: Sequence[Sequence[int]]) -> "Future[Answer]":
+        try:
+            return self._batcher.submit(rows)
+        except QueueFullError as error:
+            raise OverloadedError(
+                f"the {self.manifest.role}'s queue is full: {error.waiting} tokens are waiting, "
+                f"{PREFIX}QUEUE_TOKENS is {error.limit}; try again in {error.retry_after} s",
+                error.retry_after,
+            ) from error
+
+
+class Task:
+    """A loaded task: its head, and the engine whose vectors the head takes."""
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        """Load the bundle's head.
+
+        Raises:
+            BundleError: the head cannot be loaded, or the canary answers differently.
+        """
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.engine = engine
+        self._head = HeadSession(bundle.path(HEAD))
+        check_canary(bundle, self._score_now)
+
+    async def score(self, inputs: Sequence[Texts], truncate: bool = True) -> Encoded:
+        """Score texts or pairs; the answer's `vectors` are scores, float32 (inputs, labels), or (inputs, 1).
+
+        Raises:
+            InvalidError, OverloadedError, ModelError: as Engine.encode.
+        """
+        encoded = await self.engine.encode(self._rows(inputs), truncate)
+        begun = perf_counter()
+        vectors = encoded.vectors.reshape(len(inputs), -1, encoded.vectors.shape[-1])  # (inputs, texts, dimensions)
+        try:
+            scores = await _beside(len(inputs) > INLINE_ROWS, self._head.run, vectors)  # (inputs, labels)
+        except Exception as error:
+            raise ModelError(f"the head of {self.manifest.name} failed: {type(error).__name__}") from error
+        stages = {**encoded.stages, "inference": encoded.stages["inference"] + perf_counter() - begun}
+        texts = vectors.shape[1]
+        return Encoded(scores, sorted({row // texts for row in encoded.truncated}), encoded.tokens, stages)
+
+    def _rows(self, inputs: Sequence[Texts]) -> Sequence[Texts]:
+        """What the encoder gets: a pair that is encoded apart makes two rows."""
+        if self.manifest.inputs != "pair_apart":
+            return inputs
+        return [(text,) for texts in inputs for text in texts]
+
+    def _score_now(self, texts: Texts) -> Vectors:
+        scores: Vectors = self._head.run(self.engine.encode_now(self._rows([texts]))[np.newaxis])[0]
+        return scores
+
+
+async def _wait(future: "Future[Answer]") -> Answer:
+    """Wait for the batcher; cancelling this gives the request up."""
+    try:
+        return await asyncio.wrap_future(future)
+    except PoisonError as error:
+        raise ModelError(str(error)) from error
+
+
+async def _beside(far: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Work in another thread if it would hold up the event loop."""
+    return await asyncio.to_thread(work, *args, **kwargs) if far else work(*args, **kwargs)

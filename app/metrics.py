@@ -1,0 +1,168 @@
+"""What the service counts and measures, for Prometheus. Seconds are the unit; every series exists from the start.
+
+In multi-process mode (PROMETHEUS_MULTIPROC_DIR set) counters and histograms add up over the processes; each gauge
+says below how its processes' values combine.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+MODELS = ("student", "teacher")
+NO_MODEL = "none"  # requests that fail before their model is known, and routes without one
+STAGES = ("parse", "tokenize", "queue", "inference", "serialize")
+REASONS = {429: "queue_full", 503: "unavailable", 504: "deadline"}  # by status
+MODEL_ROUTES = ("/encode", "/classify/{task}", "/v1/embeddings", "/compare")  # /compare counts for neither model
+OTHER_ROUTES = (
+    "/v1/models",
+    "/models",
+    "/tasks",
+    "/health/live",
+    "/health/ready",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+    "/admin/reload",
+)
+OTHER = "other"  # any path that is no route: clients must not be able to create series
+STATUSES = (200, 400, 401, 404, 405, 408, 409, 413, 422, 429, 500, 503, 504)
+
+
+def _durations() -> Iterator[float]:
+    """50 us, times 1.4, up to about 10 s: fine enough for a student that answers in well under a millisecond."""
+    bound = 50e-6
+    while bound < 10:
+        yield round(bound, 9)
+        bound *= 1.4
+
+
+DURATIONS = tuple(_durations())
+SIZES = tuple(float(2**power) for power in range(15))
+RATIOS = tuple(step / 20 for step in range(20))
+
+
+class Metrics:
+    """The service's metrics, in a registry of their own, so that tests can hold several."""
+
+    def __init__(self) -> None:
+        """Create every metric with every child."""
+        registry = CollectorRegistry()
+        self._registry = registry
+        self.requests = Counter(
+            "understudy_requests_total", "Requests answered", ["route", "model", "status"], registry=registry
+        )
+        self.request_duration = Histogram(
+            "understudy_request_duration_seconds",
+            "From the first byte to the last of requests answered with 200",
+            ["route", "model"],
+            buckets=DURATIONS,
+            registry=registry,
+        )
+        self.stage_duration = Histogram(
+            "understudy_stage_duration_seconds",
+            "Time of a request in each stage",
+            ["model", "stage"],
+            buckets=DURATIONS,
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "understudy_batch_rows", "Rows in a batch", ["model"], buckets=SIZES, registry=registry
+        )
+        self.batch_tokens = Histogram(
+            "understudy_batch_tokens", "Tokens in a batch, padding left out", ["model"], buckets=SIZES, registry=registry
+        )
+        self.batch_padding = Histogram(
+            "understudy_batch_padding_ratio",
+            "Share of a batch that is padding",
+            ["model"],
+            buckets=RATIOS,
+            registry=registry,
+        )
+        self.queue_tokens = Gauge(
+            "understudy_queue_tokens",
+            "Tokens that wait for a batch",
+            ["model"],
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.queue_age = Gauge(
+            "understudy_queue_oldest_age_seconds",
+            "How long the oldest job has been waiting",
+            ["model"],
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "understudy_rejected_total", "Requests refused or given up", ["model", "reason"], registry=registry
+        )
+        self.truncated = Counter(
+            "understudy_truncated_total", "Sentences cut off at the model's limit", ["model"], registry=registry
+        )
+        self._model_info = Gauge(
+            "understudy_model_info",
+            "1 for each bundle that is loaded",
+            ["model", "role", "space", "sha256"],
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        build = Gauge(
+            "understudy_build_info", "The service's version", ["version"], multiprocess_mode="livemax", registry=registry
+        )
+        build.labels(build_version()).set(1)
+        self._create_children()
+
+    def show_models(self, models: Iterable[tuple[str, str, str, str]]) -> None:
+        """Set the loaded bundles: name, role, space and sha256 of each; earlier ones drop to 0."""
+        # Multi-process mode cannot remove a series, so a bundle that is gone stays, as 0.
+        for metric in self._model_info.collect():
+            for sample in metric.samples:
+                self._model_info.labels(**sample.labels).set(0)
+        for labels in models:
+            self._model_info.labels(*labels).set(1)
+
+    def exposition(self) -> bytes:
+        """Write the Prometheus text format, over all processes."""
+        registry = self._registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+    def _create_children(self) -> None:
+        for route in MODEL_ROUTES:
+            for model in MODELS:
+                self.request_duration.labels(route, model)
+                for status in STATUSES:
+                    self.requests.labels(route, model, status)
+            self.request_duration.labels(route, NO_MODEL)
+        for route in (*MODEL_ROUTES, *OTHER_ROUTES, OTHER):
+            for status in STATUSES:
+                self.requests.labels(route, NO_MODEL, status)
+        for model in MODELS:
+            for metric in (self.batch_rows, self.batch_tokens, self.batch_padding, self.queue_tokens, self.queue_age):
+                metric.labels(model)
+            self.truncated.labels(model)
+            for stage in STAGES:
+                self.stage_duration.labels(model, stage)
+        for model in (*MODELS, NO_MODEL):
+            for reason in REASONS.values():
+                self.rejected.labels(model, reason)
+
+
+def build_version() -> str:
+    """Tell the installed version, or `unknown` in a plain checkout."""
+    try:
+        return version("understudy")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def clear_stale(folder: Path) -> None:
+    """Remove what processes of an earlier run left in the multi-process folder: it would be counted again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("*.db"):
+        file.unlink()

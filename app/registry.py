@@ -1,0 +1,151 @@
+"""What is loaded: bundles read from the models folder become engines and tasks, found by role and by name."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.batcher import Limits
+from app.bundle import HEAD, MODEL, Bundle, BundleError, read_bundle
+from app.engine import Engine, Task
+from app.errors import NotFoundError
+from app.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+# What to run when something is not there.
+BUILD_ENCODER = {"student": "python -m export student", "teacher": "python -m export teacher"}
+BUILD_TASK = {
+    "student": "python -m training finetune --task {task}, then python -m export task",
+    "teacher": "python -m training finetune-teacher --task {task}, then python -m export task",
+}
+
+
+@dataclass
+class Catalogue:
+    """One reading of the models folder. Requests hold it by a lease, and its engines close after the last of them."""
+
+    encoders: dict[str, Engine]
+    tasks: dict[tuple[str, str], Task]
+    engines: list[Engine]
+    bundles: list[Bundle]
+    _leases: int = field(default=0, init=False)
+    _retired: bool = field(default=False, init=False)
+
+    def encoder(self, role: str) -> Engine:
+        """Find the encoder in a role; raises NotFoundError that names the command that makes one."""
+        _check_role(role)
+        if role not in self.encoders:
+            raise NotFoundError(f"no {role} is loaded; `{BUILD_ENCODER[role]}` builds one", "model")
+        return self.encoders[role]
+
+    def task(self, name: str, role: str) -> Task:
+        """Find a task; raises NotFoundError that tells what is loaded, or how to build it for this role."""
+        _check_role(role)
+        if name not in self.task_names:
+            raise NotFoundError(f"no such task; loaded are: {', '.join(self.task_names) or 'none'}", "task")
+        if (name, role) not in self.tasks:
+            build = BUILD_TASK[role].format(task=name)
+            raise NotFoundError(f"no {role} is loaded for {name}; `{build}` builds one", "model")
+        return self.tasks[name, role]
+
+    @property
+    def task_names(self) -> list[str]:
+        """The tasks' names, sorted."""
+        return sorted({name for name, _ in self.tasks})
+
+    @contextmanager
+    def lease(self) -> Iterator["Catalogue"]:
+        """Keep the engines open for the length of a request. Only to be used on the event loop's thread."""
+        self._leases += 1
+        try:
+            yield self
+        finally:
+            self._leases -= 1
+            self._close_when_idle()
+
+    def retire(self) -> None:
+        """Close the engines once no request holds them."""
+        self._retired = True
+        self._close_when_idle()
+
+    def _close_when_idle(self) -> None:
+        if self._retired and not self._leases:
+            for engine in self.engines:
+                engine.close()
+
+
+def load_catalogue(models_dir: Path, limits: Limits, threads: int, metrics: Metrics) -> Catalogue:
+    """Read every bundle in a folder, load it and check its canary.
+
+    Args:
+        models_dir: A bundle per subfolder; hidden subfolders are drafts and are passed over.
+        limits: For each engine's queue and batches.
+        threads: For each engine.
+        metrics: Where the engines report.
+
+    Raises:
+        BundleError: the folder is missing or holds no bundle, a bundle cannot be served, two claim one place,
+            or a head's base is not there. No engine is left open.
+    """
+    bundles = _read_bundles(models_dir)
+    engines: list[Engine] = []
+    try:
+        for bundle in bundles:
+            if bundle.has_encoder:
+                engines.append(Engine(bundle, limits, threads, metrics))
+                logger.info("loaded %s", bundle.folder)
+        encoders = _by_role(engine for engine in engines if engine.manifest.kind == "encoder")
+        tasks = _by_task(Task(bundle, _engine_of(bundle, engines)) for bundle in bundles if bundle.manifest.kind != "encoder")
+    except BaseException:
+        for engine in engines:
+            engine.close()
+        raise
+    return Catalogue(encoders, tasks, engines, bundles)
+
+
+def _check_role(role: str) -> None:
+    if role not in BUILD_ENCODER:
+        raise NotFoundError(f"no such model; there are {' and '.join(BUILD_ENCODER)}", "model")
+
+
+def _read_bundles(models_dir: Path) -> list[Bundle]:
+    if not models_dir.is_dir():
+        raise BundleError(f"{models_dir} is not a folder; UNDERSTUDY_MODELS_DIR names the one that holds the bundles")
+    folders = sorted(folder for folder in models_dir.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    if not folders:
+        raise BundleError(f"{models_dir} holds no bundle; `{BUILD_ENCODER['student']}` builds one")
+    return [read_bundle(folder) for folder in folders]
+
+
+def _engine_of(bundle: Bundle, engines: Sequence[Engine]) -> Engine:
+    for engine in engines:
+        if engine.bundle is bundle or (engine.manifest.kind == "encoder" and engine.manifest.space == bundle.manifest.base):
+            return engine
+    raise BundleError(f"{bundle.folder} needs the encoder of space {bundle.manifest.base}, and no bundle here has it")
+
+
+def _by_role(engines: Iterable[Engine]) -> dict[str, Engine]:
+    found: dict[str, Engine] = {}
+    for engine in engines:
+        other = found.setdefault(engine.manifest.role, engine)
+        if other is not engine:
+            raise BundleError(f"{other.bundle.folder} and {engine.bundle.folder} both are the {engine.manifest.role}")
+    return found
+
+
+def _by_task(tasks: Iterable[Task]) -> dict[tuple[str, str], Task]:
+    found: dict[tuple[str, str], Task] = {}
+    for task in tasks:
+        place = (task.manifest.name, task.manifest.role)
+        other = found.setdefault(place, task)
+        if other is not task:
+            raise BundleError(f"{other.bundle.folder} and {task.bundle.folder} both are {place[0]} for the {place[1]}")
+    return found
+
+
+def describe(bundle: Bundle) -> tuple[str, str, str, str]:
+    """Name, role, space and sha256 of a bundle, for its metric."""
+    file = MODEL if bundle.has_encoder else HEAD
+    return bundle.folder.name, bundle.manifest.role, bundle.manifest.space, bundle.manifest.files[file]

@@ -1,0 +1,441 @@
+"""The HTTP routes: check what came, hand it to an engine or a task, write the answer."""
+
+import asyncio
+import base64
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any, Literal, get_type_hints
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.requests import ClientDisconnect
+
+from app.bundle import Manifest, Texts
+from app.engine import Encoded, Engine
+from app.errors import DeadlineError, InvalidError, NotJsonError, SlowBodyError, TooLargeError
+from app.fidelity import cosines
+from app.gate import CALL, Call, ClientGoneError
+from app.registry import Catalogue
+from app.schemas import (
+    ClassifyRequest,
+    ClassifyResponse,
+    CompareRequest,
+    CompareResponse,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    EncodeRequest,
+    EncodeResponse,
+    ErrorBody,
+    Health,
+    Inputs,
+    LoadedModel,
+    LoadedModels,
+    LoadedTask,
+    LoadedTasks,
+    ModelCard,
+    ModelCards,
+    Reloaded,
+    explain,
+)
+from app.service import Service
+from app.session import Vectors
+from app.settings import PREFIX, Settings
+
+CATALOGUE = "understudy.catalogue"
+# Most answers come within milliseconds. Only for a slower one is it worth a task to notice that its client has left.
+PATIENCE_SECONDS = 0.05
+
+ERRORS = {
+    400: "The body is not JSON.",
+    401: "The API key is missing or wrong.",
+    404: "There is no such task or model.",
+    409: "The models folder cannot be served; what was loaded before stays.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    422: "The content is not what the route takes.",
+    429: "The queue is full; Retry-After says when to come back.",
+    500: "The model failed on this request.",
+    503: "The service is starting, draining or stuck.",
+    504: "The answer would have come too late.",
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Declare error answers for the OpenAPI document."""
+    return {status: {"model": ErrorBody, "description": ERRORS[status]} for status in statuses}
+
+
+class JsonRoute(APIRoute):
+    """A route that works with models: its body goes from bytes to a checked model in one step.
+
+    The endpoint's signature serves the OpenAPI document; FastAPI's own parsing and serialisation, several times dearer
+    than a student's answer, never run.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap the endpoint: admission, deadline, body, endpoint."""
+        endpoint: Callable[..., Coroutine[Any, Any, Response]] = self.endpoint
+        content: TypeAdapter[BaseModel] = TypeAdapter(get_type_hints(endpoint)["body"])
+
+        async def handle(request: Request) -> Response:
+            service: Service = request.app.state.service
+            call: Call = request.scope[CALL]
+            settings = service.settings
+            with service.admit() as request.scope[CATALOGUE]:
+                async with _Patience(request, settings.deadline_seconds) as patience:
+                    body = await _read_body(request, settings.max_body_bytes)
+                    patience.watch()
+                    arrived = perf_counter()
+                    checked = _check(content, body)
+                    call.stages["parse"] = perf_counter() - arrived
+                    return await endpoint(**request.path_params, body=checked, request=request)
+
+        return handle
+
+
+models = APIRouter(route_class=JsonRoute, tags=["models"])
+facts = APIRouter(tags=["facts"])
+admin = APIRouter(tags=["admin"])
+
+MODEL_ERRORS = errors(*(status for status in ERRORS if status != 409))
+
+
+@models.post("/encode", response_model=EncodeResponse, responses=MODEL_ERRORS)
+async def encode(body: EncodeRequest, request: Request) -> Response:
+    """Encode sentences: one vector of unit length each."""
+    call, catalogue, settings = _context(request)
+    engine = catalogue.encoder(body.model)
+    call.model = engine.manifest.role
+    encoded = await engine.encode(_texts(body.sentences, settings), truncate=body.truncate)
+    _note(request, encoded)
+    with _serializing(call):
+        return _json(
+            {
+                "model": engine.manifest.role,
+                "space": engine.manifest.space,
+                "dimensions": engine.manifest.dimensions,
+                "embeddings": _written(encoded.vectors, body.encoding_format),
+                "truncated": encoded.truncated,
+                "usage": _usage(encoded),
+            }
+        )
+
+
+@models.post("/classify/{task}", response_model=ClassifyResponse, responses=MODEL_ERRORS)
+async def classify(task: str, body: ClassifyRequest, request: Request) -> Response:
+    """Answer a task for each sentence, or for each pair of sentences."""
+    call, catalogue, settings = _context(request)
+    loaded = catalogue.task(task, body.model)
+    call.model = loaded.manifest.role
+    call.facts["task"] = loaded.manifest.name
+    scored = await loaded.score(_inputs(body, loaded.manifest, settings), truncate=body.truncate)
+    _note(request, scored)
+    with _serializing(call):
+        return _json(
+            {
+                "task": loaded.manifest.name,
+                "model": loaded.manifest.role,
+                "predictions": _predictions(scored.vectors, loaded.manifest),
+                "truncated": scored.truncated,
+                "usage": _usage(scored),
+            }
+        )
+
+
+@models.post("/compare", response_model=CompareResponse, responses=MODEL_ERRORS)
+async def compare(body: CompareRequest, request: Request) -> Response:
+    """Give the same sentences to student and teacher, one after the other: agreement, and the time of each."""
+    call, catalogue, settings = _context(request)
+    if body.task is None:
+        engines = catalogue.encoder("student"), catalogue.encoder("teacher")
+        inputs = _inputs(body, engines[0].manifest, settings)
+        answers = [await engine.encode(inputs) for engine in engines]
+        manifests = [engine.manifest for engine in engines]
+    else:
+        tasks = catalogue.task(body.task, "student"), catalogue.task(body.task, "teacher")
+        inputs = _inputs(body, tasks[0].manifest, settings)
+        answers = [await task.score(inputs) for task in tasks]
+        manifests = [task.manifest for task in tasks]
+    student, teacher = answers
+    call.stages["student"], call.stages["teacher"] = (sum(answer.stages.values()) for answer in answers)
+    call.facts["rows"] = len(inputs)
+    with _serializing(call):
+        return _json(
+            {
+                "task": body.task,
+                "results": _compared(student.vectors, teacher.vectors, manifests),
+                "student": _timing(student, manifests[0], len(inputs)),
+                "teacher": _timing(teacher, manifests[1], len(inputs)),
+                "speed_up": call.stages["teacher"] / call.stages["student"],
+                "truncated": sorted({*student.truncated, *teacher.truncated}),
+            }
+        )
+
+
+@models.post("/v1/embeddings", response_model=EmbeddingsResponse, responses=MODEL_ERRORS)
+async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
+    """Encode text or token ids, in the shape of OpenAI's API: its client works with only the base URL changed."""
+    call, catalogue, settings = _context(request)
+    engine = catalogue.encoder(body.model)
+    call.model = engine.manifest.role
+    if body.dimensions not in {None, engine.manifest.dimensions}:
+        raise InvalidError(f"the {body.model}'s vectors have {engine.manifest.dimensions} dimensions", "dimensions")
+    encoded = await _encode_any(engine, body.input, settings)
+    _note(request, encoded)
+    with _serializing(call):
+        written = _written(encoded.vectors, body.encoding_format)
+        return _json(
+            {
+                "object": "list",
+                "data": [
+                    {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(written)
+                ],
+                "model": engine.manifest.role,
+                "usage": {"prompt_tokens": encoded.tokens, "total_tokens": encoded.tokens},
+            }
+        )
+
+
+@facts.get("/v1/models", responses=errors(401, 503))
+async def openai_models(request: Request) -> ModelCards:
+    """List the models that /v1/embeddings takes."""
+    return ModelCards(data=[ModelCard(id=role) for role in _service(request).catalogue.encoders])
+
+
+@facts.get("/models", responses=errors(401, 503))
+async def loaded_models(request: Request) -> LoadedModels:
+    """List the loaded encoders, with what they were made from and how good they are."""
+    encoders = _service(request).catalogue.encoders
+    return LoadedModels(models=[LoadedModel(model=role, manifest=encoders[role].manifest) for role in encoders])
+
+
+@facts.get("/tasks", responses=errors(401, 503))
+async def loaded_tasks(request: Request) -> LoadedTasks:
+    """List the loaded tasks."""
+    tasks = _service(request).catalogue.tasks.values()
+    return LoadedTasks(tasks=[_loaded_task(task.manifest) for task in tasks])
+
+
+@facts.get("/health/live", responses=errors(503))
+async def live(request: Request) -> Health:
+    """Tell whether the process works; if not, only a restart helps."""
+    _service(request).check_alive()
+    return Health()
+
+
+@facts.get("/health/ready", responses=errors(503))
+async def ready(request: Request) -> Health:
+    """Tell whether requests are welcome: models loaded and checked, none of them stuck, not shutting down."""
+    _service(request).check_ready()
+    return Health()
+
+
+@facts.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request) -> Response:
+    """Write the metrics in Prometheus' text format."""
+    service = _service(request)
+    service.report_queues()
+    text = await asyncio.to_thread(service.metrics.exposition)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+@admin.post("/admin/reload", responses=errors(401, 409, 503))
+async def reload(request: Request) -> Reloaded:
+    """Read the models folder again. What is in flight is answered; if anything is wrong, what served before stays."""
+    return Reloaded(bundles=await _service(request).reload())
+
+
+class _Patience:
+    """Ends the work on a request at its deadline, or once its client has left."""
+
+    def __init__(self, request: Request, seconds: float) -> None:
+        self._request, self._seconds = request, seconds
+        self._handles: list[asyncio.TimerHandle | asyncio.Task[None]] = []
+        self._complete = False
+        self._reason: Exception | None = None
+
+    async def __aenter__(self) -> "_Patience":
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._loop = task, asyncio.get_running_loop()
+        self._handles.append(self._loop.call_later(self._seconds, self._expire))
+        return self
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        for handle in self._handles:
+            handle.cancel()
+        if self._reason is not None and isinstance(error, asyncio.CancelledError):
+            self._task.uncancel()
+            raise self._reason
+
+    def watch(self) -> None:
+        """The body is complete: from now on, the next message can only be that the client has left."""
+        self._complete = True
+        self._handles.append(self._loop.call_later(PATIENCE_SECONDS, self._start_watching))
+
+    def _start_watching(self) -> None:
+        self._handles.append(self._loop.create_task(self._watch()))
+
+    async def _watch(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self._give_up(ClientGoneError())
+
+    def _expire(self) -> None:
+        limit = f"{PREFIX}DEADLINE_SECONDS is {self._seconds:g}"
+        late = DeadlineError(f"no answer in time; {limit}")
+        self._give_up(late if self._complete else SlowBodyError(f"the body did not arrive in time; {limit}"))
+
+    def _give_up(self, reason: Exception) -> None:
+        if self._reason is None:
+            self._reason = reason
+            self._task.cancel()
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    """Read the body, and stop as soon as it is too large."""
+    too_large = TooLargeError(f"the body is too large; {PREFIX}MAX_BODY_BYTES is {limit}")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise too_large
+    except ClientDisconnect as error:
+        raise ClientGoneError from error
+    return bytes(body)
+
+
+def _check(content: TypeAdapter[Any], body: bytes) -> BaseModel:
+    try:
+        checked: BaseModel = content.validate_json(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        if problems[0]["type"] == "json_invalid":
+            raise NotJsonError(f"the body is not JSON: {problems[0]['ctx']['error']}") from None
+        raise InvalidError(*explain(problems)) from None
+    return checked
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _context(request: Request) -> tuple[Call, Catalogue, Settings]:
+    return request.scope[CALL], request.scope[CATALOGUE], _service(request).settings
+
+
+def _texts(sentences: str | list[str], settings: Settings) -> list[Texts]:
+    texts = [(sentences,)] if isinstance(sentences, str) else [(sentence,) for sentence in sentences]
+    _limit(len(texts), "sentences", settings)
+    return list(texts)
+
+
+def _inputs(body: Inputs, manifest: Manifest, settings: Settings) -> list[Texts]:
+    """Take the sentences or the pairs, whichever the task is made for."""
+    wanted = _wanted(manifest)
+    if wanted not in body.model_fields_set:
+        raise InvalidError(f"{manifest.name} takes `{wanted}`", "sentences" if wanted == "pairs" else "pairs")
+    if wanted == "sentences":
+        return _texts(body.sentences, settings)
+    _limit(len(body.pairs), "pairs", settings)
+    return list(body.pairs)
+
+
+def _wanted(manifest: Manifest) -> Literal["sentences", "pairs"]:
+    return "sentences" if manifest.inputs == "text" else "pairs"
+
+
+def _limit(count: int, param: str, settings: Settings) -> None:
+    if count > settings.max_sentences:
+        raise InvalidError(f"{count} {param} were sent; {PREFIX}MAX_SENTENCES is {settings.max_sentences}", param)
+
+
+async def _encode_any(engine: Engine, content: str | list[Any], settings: Settings) -> Encoded:
+    """Encode one of the four forms of OpenAI's `input`: text, texts, token ids, several rows of token ids."""
+    if isinstance(content, str) or isinstance(content[0], str):
+        return await engine.encode(_texts(content, settings))
+    rows = [content] if isinstance(content[0], int) else content
+    _limit(len(rows), "input", settings)
+    return await engine.encode_ids(rows)
+
+
+def _note(request: Request, encoded: Encoded) -> None:
+    """Keep what the metrics and the log want to know of an answer."""
+    call: Call = request.scope[CALL]
+    call.stages.update(encoded.stages)
+    call.facts.update(rows=len(encoded.vectors), tokens=encoded.tokens)
+    if encoded.truncated:
+        _service(request).metrics.truncated.labels(call.model).inc(len(encoded.truncated))
+
+
+@contextmanager
+def _serializing(call: Call) -> Iterator[None]:
+    begun = perf_counter()
+    yield
+    call.stages["serialize"] = perf_counter() - begun
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+
+
+def _written(vectors: Vectors, encoding_format: str) -> Sequence[Any]:
+    """Write float32 (rows, dimensions) as orjson takes it: an array, or base64 of little-endian float32."""
+    if encoding_format == "float":
+        return np.ascontiguousarray(vectors)
+    return [base64.b64encode(row.tobytes()).decode() for row in vectors.astype("<f4", copy=False)]
+
+
+def _usage(encoded: Encoded) -> dict[str, int]:
+    return {"sentences": len(encoded.vectors), "tokens": encoded.tokens}
+
+
+def _predictions(scores: Vectors, manifest: Manifest) -> list[dict[str, Any]]:
+    """Say what float32 (inputs, labels) mean."""
+    if manifest.kind == "regressor":
+        return [{"value": value} for (value,) in scores]
+    best = scores.argmax(axis=1)
+    return [
+        {"label": manifest.labels[top], "score": row[top], "scores": dict(zip(manifest.labels, row, strict=True))}
+        for row, top in zip(scores, best, strict=True)
+    ]
+
+
+def _compared(student: Vectors, teacher: Vectors, manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
+    if manifests[0].kind == "encoder":
+        return [{"cosine": cosine} for cosine in cosines(student, teacher)]
+    answers = zip(_predictions(student, manifests[0]), _predictions(teacher, manifests[1]), strict=True)
+    return [{"student": ours, "teacher": theirs, "agree": _agree(ours, theirs)} for ours, theirs in answers]
+
+
+def _agree(ours: dict[str, Any], theirs: dict[str, Any]) -> bool | None:
+    return ours["label"] == theirs["label"] if "label" in ours else None
+
+
+def _timing(answer: Encoded, manifest: Manifest, inputs: int) -> dict[str, Any]:
+    milliseconds = 1e3 * sum(answer.stages.values())
+    return {
+        "precision": manifest.precision,
+        "milliseconds": milliseconds,
+        "milliseconds_per_input": milliseconds / inputs,
+    }
+
+
+def _loaded_task(manifest: Manifest) -> LoadedTask:
+    return LoadedTask(
+        task=manifest.name,
+        model=manifest.role,
+        inputs=_wanted(manifest),
+        labels=list(manifest.labels),
+        manifest=manifest,
+    )

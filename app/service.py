@@ -1,0 +1,160 @@
+"""The service's life: starting, ready, reloading, draining, and whether its models still answer."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.batcher import Limits
+from app.bundle import BundleError
+from app.cores import usable_cores
+from app.errors import ReloadError, UnavailableError
+from app.metrics import Metrics
+from app.registry import Catalogue, describe, load_catalogue
+from app.settings import PREFIX, Settings
+
+logger = logging.getLogger(__name__)
+
+PULSE_SECONDS = 1.0
+
+
+class Service:
+    """What the routes work with. It belongs to one event loop."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        """Nothing is loaded yet."""
+        self.settings = settings
+        self.metrics = metrics
+        self.loaded = asyncio.Event()
+        self.failure: str | None = None
+        self._catalogue: Catalogue | None = None
+        self._background: list[asyncio.Task[None]] = []
+        self._draining = False
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._reloading = asyncio.Lock()
+        cores = usable_cores()
+        self._threads = settings.threads or max(1, cores // settings.workers)
+        self._limits = Limits(settings.queue_tokens, settings.batch_tokens, settings.batch_rows)
+
+    def start(self) -> None:
+        """Begin to load, in the background; `loaded` is set once that has ended, well or badly."""
+        self._background = [asyncio.create_task(self._start()), asyncio.create_task(self._pulse())]
+
+    async def _start(self) -> None:
+        try:
+            await self._load()
+        except BundleError as error:
+            self.failure = str(error)
+        except Exception as error:  # a bug, but the operator must still see the service end, and why
+            logger.exception("loading failed; this is a bug")
+            self.failure = f"loading failed: {type(error).__name__}"
+        self.loaded.set()
+
+    async def reload(self) -> list[str]:
+        """Load the models folder again, and name the bundles that serve now.
+
+        Raises:
+            ReloadError: a bundle cannot be served; what was loaded before stays.
+        """
+        try:
+            await self._load()
+        except BundleError as error:
+            logger.error("not reloaded: %s", error)
+            raise ReloadError(f"{error}; what was loaded before stays") from error
+        return [bundle.folder.name for bundle in self.catalogue.bundles]
+
+    async def _load(self) -> None:
+        """Load the models folder, beside what serves already, and swap. Requests in flight keep what they began with.
+
+        Raises:
+            BundleError: a bundle cannot be served; what was loaded before stays.
+        """
+        async with self._reloading:
+            catalogue = await asyncio.to_thread(
+                load_catalogue, self.settings.models_dir, self._limits, self._threads, self.metrics
+            )
+            old, self._catalogue = self._catalogue, catalogue
+            if old:
+                old.retire()
+            self.metrics.show_models(map(describe, catalogue.bundles))
+        logger.info("serving %s", ", ".join(bundle.folder.name for bundle in catalogue.bundles))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What is loaded; raises UnavailableError while nothing is."""
+        if self._catalogue is None:
+            raise UnavailableError("the models are still being loaded and checked")
+        return self._catalogue
+
+    @contextmanager
+    def admit(self) -> Iterator[Catalogue]:
+        """Let a request in that works with models, and keep them open for it.
+
+        Raises:
+            UnavailableError: the service is starting or draining.
+        """
+        if self._draining:
+            raise UnavailableError("the service is shutting down")
+        with self.catalogue.lease() as catalogue:
+            self._in_flight += 1
+            self._idle.clear()
+            try:
+                yield catalogue
+            finally:
+                self._in_flight -= 1
+                if not self._in_flight:
+                    self._idle.set()
+
+    def check_ready(self) -> None:
+        """Raises UnavailableError, with the reason, unless requests are welcome."""
+        if self._draining:
+            raise UnavailableError("the service is shutting down")
+        self._check_running("UNREADY_AFTER_SECONDS", self.settings.unready_after_seconds)
+
+    def check_alive(self) -> None:
+        """Raises UnavailableError when only a restart helps."""
+        if self._catalogue:
+            self._check_running("DEAD_AFTER_SECONDS", self.settings.dead_after_seconds)
+
+    async def drain(self) -> bool:
+        """Turn not ready, refuse new requests, and wait for those that were let in; tells whether all were answered."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(self.settings.drain_limit_seconds):
+                await asyncio.gather(self._idle.wait(), asyncio.sleep(self.settings.drain_seconds))
+        except TimeoutError:
+            logger.error("%d requests were still unanswered and are dropped", self._in_flight)
+            return False
+        return True
+
+    async def _pulse(self) -> None:
+        """Report, each second, what no event reports: the age of the oldest job."""
+        while True:
+            self.report_queues()
+            await asyncio.sleep(PULSE_SECONDS)
+
+    def report_queues(self) -> None:
+        """Set the queues' ages."""
+        ages: dict[str, float] = {"student": 0.0, "teacher": 0.0}
+        for engine in self._catalogue.engines if self._catalogue else ():
+            role = engine.manifest.role
+            ages[role] = max(ages[role], engine.queue_age)
+        for role, age in ages.items():
+            self.metrics.queue_age.labels(role).set(age)
+
+    def close(self) -> None:
+        """End the background work and close the engines."""
+        for task in self._background:
+            task.cancel()
+        if self._catalogue:
+            self._catalogue.retire()
+
+    def _check_running(self, setting: str, limit: float) -> None:
+        for engine in self.catalogue.engines:
+            if engine.longest_run > limit:
+                raise UnavailableError(
+                    f"a batch of {engine.manifest.name} has been running for {engine.longest_run:.1f} s; "
+                    f"{PREFIX}{setting} is {limit:g}"
+                )
