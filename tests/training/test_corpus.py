@@ -1,0 +1,64 @@
+import gzip
+import lzma
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.corpus import CorpusError, read_corpus, read_lines, sample_texts
+from training.recipe import Corpus, Source
+
+LINES = [f"line {number}" for number in range(100)]
+
+
+@pytest.mark.parametrize(("name", "opener"), [("a.txt", open), ("a.txt.gz", gzip.open), ("a.txt.xz", lzma.open)])
+def test_plain_gzip_and_xz_read_alike(tmp_path: Path, name: str, opener):
+    with opener(tmp_path / name, "wt") as file:
+        file.write("one\n\n  two \nthree")
+    assert read_lines(tmp_path / name) == ["one", "two", "three"]
+
+
+def test_a_missing_file_says_which_setting_names_its_folder(tmp_path: Path):
+    with pytest.raises(CorpusError, match="DATA_DIR"):
+        read_lines(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"one", "ends in"),
+        ("a.txt", b"caf\xe9", "cannot be read"),
+        ("a.txt.xz", b"not xz", "cannot be read"),
+        ("a.txt.gz", b"not gzip", "cannot be read"),
+        ("a.txt.xz", lzma.compress(b"one\ntwo\n")[:-8], "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, message: str):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CorpusError, match=message) as error:
+        read_lines(tmp_path / name)
+    assert name in str(error.value)
+
+
+def test_a_sample_has_no_repeats_and_takes_all_of_a_short_file():
+    some = sample_texts(LINES, Source("a.txt", sentences=30), np.random.default_rng(0))
+    every = sample_texts(LINES, Source("a.txt", sentences=1000), np.random.default_rng(0))
+    assert len(set(some)) == 30
+    assert every == LINES
+
+
+def test_a_passage_is_two_to_six_neighbouring_lines():
+    for passage in sample_texts(LINES, Source("a.txt", sentences=0, passages=50), np.random.default_rng(0)):
+        numbers = [int(word) for word in passage.split() if word.isdigit()]
+        assert 2 <= len(numbers) <= 6
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_equal_texts_of_several_files_are_kept_once_and_the_seed_decides(tmp_path: Path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("\n".join(LINES))
+    corpus = Corpus((Source("a.txt", 60), Source("b.txt", 60)))
+    texts = read_corpus(corpus, tmp_path, seed=1)
+    assert len(texts) == len(set(texts))
+    assert texts == read_corpus(corpus, tmp_path, seed=1)
+    assert texts != read_corpus(corpus, tmp_path, seed=2)

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from training.recipe import DistillRecipe, FinetuneRecipe, RecipeError, read_recipe
+
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+
+SMALL = """
+name = "small"
+teacher = "package"
+[corpus]
+sources = [{ path = "lines.txt", sentences = 10 }]
+[student]
+[optimisation]
+epochs = 1
+learning_rate = 1e-3
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "recipe.toml"
+    file.write_text(text)
+    return file
+
+
+def test_the_shipped_recipes_can_be_read():
+    assert read_recipe(RECIPES / "student.toml", DistillRecipe).student.hidden == 256
+    assert read_recipe(RECIPES / "sst2.toml", FinetuneRecipe).name == "sst2"
+
+
+def test_what_is_left_out_has_a_default(tmp_path: Path):
+    assert read_recipe(written(tmp_path, SMALL), DistillRecipe).corpus.max_tokens == 256
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("epochs = 1", "epocs = 1"), "optimisation.epocs"),
+        (("epochs = 1", "epochs = 0"), "optimisation.epochs"),
+        (("1e-3", '"fast"'), "optimisation.learning_rate"),
+        (('name = "small"', ""), "name"),
+        (("[student]", "[student"), "not TOML"),
+    ],
+)
+def test_an_error_names_the_file_and_the_key(tmp_path: Path, change: tuple[str, str], message: str):
+    file = written(tmp_path, SMALL.replace(*change))
+    with pytest.raises(RecipeError, match=message) as error:
+        read_recipe(file, DistillRecipe)
+    assert str(file) in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(RecipeError, match=r"none\.toml: No such file"):
+        read_recipe(tmp_path / "none.toml", DistillRecipe)

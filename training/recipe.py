@@ -1,0 +1,127 @@
+"""Recipes: a commented TOML file becomes a frozen dataclass, checked before anything costly starts."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Recipe = TypeVar("Recipe")
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be followed; the message names the file, the key and what is expected."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Source:
+    """One corpus file, one sentence a line, below the data folder.
+
+    Attributes:
+        path: Relative to the data folder; `.txt`, `.txt.gz` or `.txt.xz`.
+        sentences: How many lines to sample; all of them when there are fewer.
+        passages: How many runs of two to six consecutive lines to add, joined into one text.
+    """
+
+    path: str
+    sentences: Count
+    passages: Count = 0
+
+
+@dataclass(frozen=True, config=STRICT)
+class Corpus:
+    """What the student reads. `max_tokens` counts special tokens; `held_out` rows are never trained on."""
+
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    max_tokens: Annotated[int, Field(ge=3)] = 256
+    held_out: Size = 4000
+
+
+@dataclass(frozen=True, config=STRICT)
+class StudentShape:
+    """Sizes of the BiLSTM: `embedding` per token, `hidden` per direction."""
+
+    embedding: Size = 256
+    hidden: Size = 256
+    layers: Size = 1
+
+
+@dataclass(frozen=True, config=STRICT)
+class Optimisation:
+    """AdamW with linear warm-up and cosine decay to zero.
+
+    Attributes:
+        epochs: Passes over the rows.
+        learning_rate: Its peak.
+        warmup: Share of all steps in which the rate climbs.
+        batch_rows: Rows of a full batch; rarer lengths give smaller ones, weighted by their rows.
+        batch_tokens: Tokens of a batch at most, so that long rows do not cost more memory.
+        average: Decay of the moving average of the weights; 0 turns it off.
+    """
+
+    epochs: Size
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup: Share = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    batch_rows: Size = 512
+    batch_tokens: Size = 16384
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class DistillRecipe:
+    """Approximation of a teacher's sentence vectors, no task involved (Wu et al. 2020)."""
+
+    name: str
+    teacher: str
+    corpus: Corpus
+    student: StudentShape
+    optimisation: Optimisation
+    seed: int = 1
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+
+
+@dataclass(frozen=True, config=STRICT)
+class FinetuneRecipe:
+    """Fine-tuning on one task.
+
+    Attributes:
+        encoder_rate: Learning rate of the encoder as a share of the head's; 0 freezes the encoder.
+        dropout: On the sentence vector, in training only.
+    """
+
+    name: str
+    optimisation: Optimisation
+    encoder_rate: Share = 1.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    max_tokens: Annotated[int, Field(ge=3)] = 128
+    seed: int = 1
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+
+
+def read_recipe(path: Path, kind: type[Recipe]) -> Recipe:
+    """Read one TOML file as `kind`; raises RecipeError for a missing file, bad TOML, an unknown key or a bad value."""
+    try:
+        return TypeAdapter(kind).validate_python(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path} is not TOML: {error}") from error
+    except ValidationError as error:
+        # a misspelt key explains the missing one
+        first = min(error.errors(), key=lambda found: found["type"] not in UNKNOWN_KEY)
+        key = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{path}: {key}: {first['msg']} (it was {first['input']!r})") from error
+
+
+def as_dict(recipe: Any) -> dict[str, Any]:
+    """Give a recipe as plain values, for checkpoints and manifests."""
+    return dataclasses.asdict(recipe)

