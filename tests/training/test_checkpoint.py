@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from training.checkpoint import Run, RunError
+
+TOKENIZER = Tokenizer(WordLevel({"a": 0}, unk_token="a"))
+
+
+def test_a_run_goes_on_with_its_own_recipe_and_refuses_another(tmp_path: Path):
+    run = Run(tmp_path / "run")
+    run.start({"rate": 1}, TOKENIZER)
+    run.start({"rate": 1}, TOKENIZER)
+    with pytest.raises(RunError, match="another recipe"):
+        run.start({"rate": 2}, TOKENIZER)
+    assert run.recipe() == {"rate": 1}
+
+
+def test_weights_are_the_averaged_ones_where_there_are_any(tmp_path: Path):
+    run = Run(tmp_path)
+    run.save({"model": {"w": torch.tensor(1.0)}, "average": None})
+    assert run.weights()["w"] == 1
+    run.save({"model": {"w": torch.tensor(1.0)}, "average": {"w": torch.tensor(2.0)}})
+    assert run.weights()["w"] == 2
+
+
+def test_what_is_missing_or_damaged_is_a_clear_error(tmp_path: Path):
+    run = Run(tmp_path)
+    assert run.load() is None
+    with pytest.raises(RunError, match="no checkpoint"):
+        run.weights()
+    with pytest.raises(RunError, match=r"no complete run: facts\.json"):
+        run.facts()
+    (tmp_path / "checkpoint.pt").write_bytes(b"torn")
+    with pytest.raises(RunError, match="delete it"):
+        run.load()
+
+
+def test_the_final_figures_are_those_of_the_last_epoch(tmp_path: Path):
+    run = Run(tmp_path)
+    assert run.final_figures() == {}
+    run.log(step=1, loss=0.5)
+    run.log(step=2, epoch=1, cosine=0.7)
+    run.log(step=4, epoch=2, cosine=0.8)
+    assert run.final_figures() == {"cosine": 0.8}

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+
+from training.checkpoint import Run, RunError
+from training.distillation import distil, split
+from training.recipe import Corpus, DistillRecipe, Optimisation, Source, StudentShape
+
+
+def recipe(teacher: Path, held_out: int = 40, epochs: int = 12) -> DistillRecipe:
+    return DistillRecipe(
+        name="small",
+        teacher=str(teacher),
+        corpus=Corpus((Source("corpus/lines.txt.xz", 400),), max_tokens=32, held_out=held_out),
+        student=StudentShape(embedding=16, hidden=16),
+        optimisation=Optimisation(epochs=epochs, learning_rate=2e-2, batch_rows=32),
+        precision="float32",
+    )
+
+
+def test_a_student_learns_its_teacher_on_texts_it_has_not_seen(small_bert: Path, corpus: Path, tmp_path: Path):
+    before = distil(recipe(small_bert, epochs=1), corpus, tmp_path / "cache", Run(tmp_path / "short"))
+    after = distil(recipe(small_bert), corpus, tmp_path / "cache", Run(tmp_path / "long"))
+    assert after["held_out_cosine"] > before["held_out_cosine"] + 0.05
+    assert after["held_out_cosine"] > 0.8
+
+
+def test_a_run_says_what_export_needs_to_know(small_bert: Path, corpus: Path, tmp_path: Path):
+    run = Run(tmp_path / "run")
+    distil(recipe(small_bert, epochs=1), corpus, tmp_path, run)
+    facts = run.facts()
+    assert (facts["kind"], facts["teacher"], facts["width"], facts["max_tokens"]) == ("encoder", "small-bert", 32, 32)
+    assert facts["rows"] == 360
+
+
+def test_rows_set_aside_are_never_trained_on():
+    train, held_out = split(100, 10, seed=3)
+    assert sorted([*train, *held_out]) == list(range(100))
+    assert len(held_out) == 10
+    assert split(100, 10, seed=4)[1].tolist() != held_out.tolist()
+
+
+def test_a_corpus_smaller_than_what_is_set_aside_is_refused(small_bert: Path, corpus: Path, tmp_path: Path):
+    with pytest.raises(RunError, match="held_out"):
+        distil(recipe(small_bert, held_out=4000), corpus, tmp_path, Run(tmp_path / "run"))

@@ -1,0 +1,140 @@
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import Tensor, nn
+
+from training.batches import Batches, Rows
+from training.checkpoint import Run
+from training.loop import fit, parameter_groups, rate_share
+from training.recipe import Optimisation
+
+LENGTHS = np.random.default_rng(0).integers(1, 5, 200)
+INPUTS = torch.randn(200, 6, generator=torch.Generator().manual_seed(1))
+HOW = Optimisation(epochs=3, learning_rate=0.1, batch_rows=16, batch_tokens=64, average=0.9)
+
+
+class KilledError(Exception):
+    """Stands for a kill at an exact step."""
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.3), nn.Tanh(), nn.Linear(8, 1))
+
+
+def squared(network: nn.Module, before: Callable[[], None] = lambda: None) -> Callable[[Rows], Tensor]:
+    def loss_of(rows: Rows) -> Tensor:
+        before()
+        loss: Tensor = (network(INPUTS[rows]) - INPUTS[rows].sum(dim=1, keepdim=True)).square().mean()
+        return loss
+
+    return loss_of
+
+
+def train(network: nn.Module, run: Run, before: Callable[[], None] = lambda: None) -> dict[str, float]:
+    run.start({"name": "test"}, Tokenizer(WordLevel({"a": 0}, unk_token="a")))
+    return fit(
+        network,
+        parameter_groups(network, {"": HOW.learning_rate}, HOW.weight_decay),
+        Batches(np.arange(200), LENGTHS, 1, HOW.batch_rows, HOW.batch_tokens),
+        squared(network, before),
+        HOW,
+        run,
+        seed=1,
+        bfloat16=False,
+        evaluate=lambda trained: {"norm": float(sum(p.detach().norm() for p in trained.parameters()))},
+    )
+
+
+def stop_at(call: int, stop: Callable[[], None]) -> Callable[[], None]:
+    calls = iter(range(1, 10_000))
+
+    def count() -> None:
+        if next(calls) == call:
+            stop()
+
+    return count
+
+
+def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(autouse=True)
+def _save_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.loop.SECONDS_BETWEEN_SAVES", -1)
+    monkeypatch.setattr("training.loop.STEPS_BETWEEN_LOGS", 1)
+
+
+def test_a_killed_run_that_resumes_equals_one_that_was_never_killed(tmp_path: Path):
+    whole, killed, resumed = model(), model(), model()
+    figures = train(whole, Run(tmp_path / "whole"))
+
+    def kill() -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        train(killed, Run(tmp_path / "killed"), stop_at(20, kill))
+    assert train(resumed, Run(tmp_path / "killed")) == figures
+    assert same(whole.state_dict(), resumed.state_dict())
+
+
+def test_metrics_of_a_resumed_run_name_every_step_once(tmp_path: Path):
+    def kill() -> None:
+        raise KilledError
+
+    run = Run(tmp_path / "run")
+    with pytest.raises(KilledError):
+        train(model(), run, stop_at(20, kill))
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 25, "loss": 1}\n{"step": 2')  # logged after the last checkpoint, and cut off
+    train(model(), run)
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == list(range(1, steps[-1] + 1))
+
+
+def test_sigterm_ends_the_step_saves_and_stops(tmp_path: Path):
+    run = Run(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train(model(), run, stop_at(5, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    state = run.load()
+    assert state is not None
+    assert state["step"] == 5
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_training_lowers_the_loss_and_what_ships_is_the_average(tmp_path: Path):
+    network, run = model(), Run(tmp_path / "run")
+    train(network, run)
+    losses = [json.loads(line).get("loss") for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    known = [loss for loss in losses if loss is not None]
+    assert np.mean(known[-10:]) < 0.5 * np.mean(known[:10])
+    state = run.load()
+    assert state is not None
+    assert same(run.weights(), network.state_dict())
+    assert not same(state["model"], network.state_dict())
+
+
+def test_the_rate_climbs_then_falls_to_zero():
+    shares = [rate_share(step, 100, 0.1) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1)
+    assert max(shares) == shares[9] == shares[10] == 1
+    assert shares[10:] == sorted(shares[10:], reverse=True)
+    assert shares[-1] < 0.001
+
+
+def test_the_longest_prefix_sets_a_rate_zero_freezes_and_only_matrices_decay():
+    network = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2), "word_embedding": nn.Embedding(3, 2)})
+    groups = parameter_groups(network, {"": 1.0, "head": 2.0, "encoder": 0.0}, decay=0.1)
+    found = [(group["peak"], group["weight_decay"]) for group in groups]
+    assert found == [(2.0, 0.1), (2.0, 0.0), (1.0, 0.0)]
+    assert not network["encoder"].weight.requires_grad

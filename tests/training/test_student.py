@@ -1,0 +1,65 @@
+import numpy as np
+import torch
+
+from training.encoding import encode
+from training.recipe import StudentShape
+from training.student import Student, build_student, load_student, pool
+
+SHAPE = StudentShape(embedding=6, hidden=5, layers=2)
+
+
+def student() -> Student:
+    torch.manual_seed(0)
+    return Student(SHAPE, vocabulary=20, width=8).eval()
+
+
+def test_vectors_have_the_teachers_width_and_unit_length():
+    vectors = encode(student(), [[2, 5, 3], [2, 3], [2, 7, 7, 7, 3]])
+    assert vectors.shape == (3, 8)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_a_packed_row_equals_the_row_alone():
+    rows = [[2, 7, 7, 7, 3], [2, 5, 3], [2, 3]]
+    padded = torch.tensor([row + [0] * (5 - len(row)) for row in rows])
+    model = student()
+    with torch.inference_mode():
+        together = model(padded, torch.tensor([5, 3, 2]))
+    assert np.allclose(together, encode(model, rows), atol=1e-6)
+
+
+def test_a_vector_depends_on_the_order_of_tokens():
+    forwards, backwards = encode(student(), [[2, 5, 6, 3], [2, 6, 5, 3]])
+    assert not np.allclose(forwards, backwards, atol=1e-3)
+
+
+def test_pooling_is_attention_then_maximum_then_mean():
+    states = torch.tensor([[[1.0, -1.0]], [[3.0, 5.0]]])  # two tokens, one row, two states
+    pooled = pool(states, torch.tensor([[[0.0]], [[100.0]]]), None, None)
+    assert pooled.tolist() == [[3.0, 5.0, 3.0, 5.0, 2.0, 2.0]]
+
+
+def test_the_embedding_starts_as_the_teachers_reduced_by_pca():
+    table = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.tensor([9.0, 3, 1, 0.1]))
+    weights = build_student(StudentShape(embedding=2, hidden=3), table, width=4).embedding.weight.detach()
+    centred = table - table.mean(dim=0)
+    _, _, axes = torch.linalg.svd(centred, full_matrices=False)
+    expected = centred @ axes[:2].t()
+    expected /= expected.std()
+    assert torch.allclose(weights.abs(), expected.abs(), atol=1e-4)  # an axis may point either way
+
+
+def test_an_embedding_wider_than_the_teachers_keeps_its_own_start_beyond_it():
+    weights = build_student(StudentShape(embedding=6, hidden=3), torch.randn(50, 4), width=4).embedding.weight
+    assert weights.shape == (50, 6)
+    assert float(weights[:, 4:].detach().std()) > 0
+
+
+def test_a_student_is_rebuilt_from_half_precision_weights():
+    model = student()
+    again = load_student(
+        {"embedding": 6, "hidden": 5, "layers": 2}, {name: weight.half() for name, weight in model.state_dict().items()}
+    )
+    rows = [[2, 5, 6, 3]]
+    assert np.allclose(encode(again, rows), encode(model, rows), atol=1e-2)
+    assert not again.training

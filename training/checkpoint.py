@@ -1,0 +1,131 @@
+"""Runs on disk: a folder with the recipe, the checkpoint, the tokenizer and the metrics of one training run."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+
+class RunError(RuntimeError):
+    """A run folder that cannot be used; the message names the folder and the way out."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one training run.
+
+    recipe.json      what is being followed; a run never changes its recipe
+    facts.json       what export needs to know: sizes, labels, where the rows came from
+    tokenizer.json   the encoder's
+    checkpoint.pt    the newest state, replaced as a whole
+    metrics.jsonl    one JSON object per logged step
+    """
+
+    folder: Path
+
+    def start(self, recipe: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+        """Make the folder, or go on in one with the same recipe.
+
+        Raises:
+            RunError: the folder holds a run of another recipe.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(recipe, indent=2, sort_keys=True)
+        file = self.folder / "recipe.json"
+        if file.is_file() and file.read_text() != text:
+            raise RunError(f"{self.folder} holds a run of another recipe: name another --run, or delete it")
+        write_atomically(file, text.encode())
+        write_atomically(self.folder / "tokenizer.json", tokenizer.to_str().encode())
+
+    def save_facts(self, facts: Mapping[str, Any]) -> None:
+        """Keep what export needs to know."""
+        write_atomically(self.folder / "facts.json", json.dumps(facts, indent=2, sort_keys=True).encode())
+
+    def facts(self) -> dict[str, Any]:
+        """Read what `save_facts` kept."""
+        return self._json("facts.json")
+
+    def recipe(self) -> dict[str, Any]:
+        """Read the recipe as plain values."""
+        return self._json("recipe.json")
+
+    def tokenizer(self) -> Tokenizer:
+        """Load the encoder's tokenizer."""
+        return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replace the checkpoint."""
+        draft = self.folder / "checkpoint.draft"
+        with draft.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.folder / "checkpoint.pt")
+
+    def load(self) -> dict[str, Any] | None:
+        """Load the checkpoint; none where the run has not saved one yet."""
+        file = self.folder / "checkpoint.pt"
+        if not file.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises whatever unpickling raised
+            raise RunError(f"{file} cannot be read ({error}): delete it to start this run anew") from error
+        return state
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Load the weights to use: the averaged ones where the recipe averages.
+
+        Raises:
+            RunError: the folder holds no checkpoint.
+        """
+        state = self.load()
+        if state is None:
+            raise RunError(f"{self.folder} holds no checkpoint: train first, or name another --run")
+        weights: dict[str, torch.Tensor] = state["average"] or state["model"]
+        return weights
+
+    def log(self, **values: float | int) -> None:
+        """Append one line to the metrics."""
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def final_figures(self) -> dict[str, float]:
+        """Read the figures of the last epoch; empty where none has ended."""
+        file = self.folder / "metrics.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+        epochs = [line for line in lines if "epoch" in line]
+        return {name: value for name, value in epochs[-1].items() if name not in ("step", "epoch")} if epochs else {}
+
+    def forget_after(self, step: int) -> None:
+        """Drop metrics of steps that a killed run had done beyond its last checkpoint; they will be done again."""
+        file = self.folder / "metrics.jsonl"
+        if file.is_file():
+            kept = [line for line in file.read_text().splitlines() if _logged_step(line) <= step]
+            write_atomically(file, "".join(line + "\n" for line in kept).encode())
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads((self.folder / name).read_bytes())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.folder} holds no complete run: {name}: {error}") from error
+        return content
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    draft = file.with_suffix(file.suffix + ".draft")
+    draft.write_bytes(content)
+    draft.replace(file)
+
+
+def _logged_step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):  # a line that the kill cut off
+        return float("inf")

@@ -1,0 +1,97 @@
+"""Approximation: teach the student the teacher's sentence vectors on open text, without any task."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.batches import Batches, Rows
+from training.checkpoint import Run, RunError
+from training.corpus import read_corpus
+from training.encoding import encode
+from training.loop import fit, parameter_groups
+from training.losses import cosine_loss
+from training.recipe import DistillRecipe, as_dict
+from training.student import build_student
+from training.targets import Targets, label
+from training.teacher import load_teacher
+
+
+def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run) -> dict[str, float]:
+    """Follow a recipe to its end, from the run's last checkpoint where there is one.
+
+    Args:
+        recipe: What to do.
+        data: Folder that the corpus files lie in.
+        cache: Folder for teacher vectors, shared by all runs.
+        run: Where to keep the result.
+
+    Returns:
+        The final figures; `held_out_cosine` is the mean cosine to the teacher on rows never trained on.
+    """
+    texts = read_corpus(recipe.corpus, data, recipe.seed)
+    teacher = load_teacher(recipe.teacher, recipe.corpus.max_tokens)
+    run.start(as_dict(recipe), teacher.tokenizer)
+    torch.manual_seed(recipe.seed)
+    student = build_student(recipe.student, teacher.word_embeddings(), teacher.width)
+    targets = label(teacher, texts, teacher.max_tokens, cache)
+    train, held_out = split(len(targets), recipe.corpus.held_out, recipe.seed)
+    run.save_facts(
+        {
+            "kind": "encoder",
+            "vocabulary": teacher.vocabulary,
+            "width": teacher.width,
+            "max_tokens": teacher.max_tokens,
+            "teacher": teacher.name,
+            "teacher_fingerprint": teacher.fingerprint,
+            "rows": len(train),
+            "tokens": int(targets.lengths[train].sum()),
+        }
+    )
+    how = recipe.optimisation
+    return fit(
+        student,
+        parameter_groups(student, {"": how.learning_rate}, how.weight_decay),
+        Batches(train, targets.lengths[train], recipe.seed, how.batch_rows, how.batch_tokens),
+        approximation(student, targets),
+        how,
+        run,
+        seed=recipe.seed,
+        bfloat16=recipe.precision == "bfloat16",
+        evaluate=lambda model: {"held_out_cosine": mean_cosine(model, targets, held_out)},
+    )
+
+
+def split(rows: int, held_out: int, seed: int) -> tuple[Rows, Rows]:
+    """Set rows aside: training rows and held-out rows, both ascending int64.
+
+    Raises:
+        RunError: nothing would be left to train on.
+    """
+    if held_out >= rows:
+        raise RunError(f"the corpus has {rows} distinct rows, and corpus.held_out sets {held_out} of them aside")
+    order = np.random.default_rng(seed).permutation(rows)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def approximation(student: nn.Module, targets: Targets) -> Callable[[Rows], Tensor]:
+    """Give the loss of a batch: the student's vectors held against the teacher's."""
+
+    def loss_of(rows: Rows) -> Tensor:
+        expected = torch.from_numpy(targets.vectors[rows].astype(np.float32))
+        return cosine_loss(student(targets.input_ids(rows)), expected)
+
+    return loss_of
+
+
+def mean_cosine(student: nn.Module, targets: Targets, rows: Rows) -> float:
+    """Give the mean cosine of student and teacher over rows, in float32."""
+    student.eval()
+    vectors = encode(
+        student, [targets.tokens[targets.offsets[row] : targets.offsets[row + 1]].tolist() for row in rows]
+    )
+    expected = targets.vectors[rows].astype(np.float32)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    return float((vectors * expected).sum(axis=1).mean())

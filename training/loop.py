@@ -1,0 +1,171 @@
+"""The one training loop: distillation and fine-tuning differ only in model, rows and loss."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from training.batches import Batches, Rows
+from training.checkpoint import Run
+from training.recipe import Optimisation
+
+SECONDS_BETWEEN_SAVES = 60
+STEPS_BETWEEN_LOGS = 50
+
+Groups = list[dict[str, Any]]
+
+
+def rate_share(step: int, steps: int, warmup: float) -> float:
+    """Give the learning rate of a step as a share of its peak: linear warm-up, then cosine decay to zero."""
+    climb = max(1, round(warmup * steps))
+    if step < climb:
+        return (step + 1) / climb
+    return 0.5 * (1 + math.cos(math.pi * (step - climb) / max(1, steps - climb)))
+
+
+def parameter_groups(model: nn.Module, rates: Mapping[str, float], decay: float) -> Groups:
+    """Group parameters by learning rate, the longest matching prefix in `rates` deciding; only matrices decay.
+
+    Word embeddings do not decay: rare rows would shrink with every batch that does not hold them.
+    """
+    groups: Groups = []
+    for name, parameter in model.named_parameters():
+        prefix = max((p for p in rates if name.startswith(p)), key=len)
+        if rates[prefix] == 0:
+            parameter.requires_grad = False
+            continue
+        decays = parameter.dim() > 1 and "embedding" not in name
+        groups.append({"params": [parameter], "peak": rates[prefix], "weight_decay": decay if decays else 0.0})
+    return groups
+
+
+def fit(
+    model: nn.Module,
+    groups: Groups,
+    batches: Batches,
+    loss_of: Callable[[Rows], Tensor],
+    how: Optimisation,
+    run: Run,
+    *,
+    seed: int,
+    bfloat16: bool,
+    evaluate: Callable[[nn.Module], Mapping[str, float]],
+) -> dict[str, float]:
+    """Train until the last step, from the last checkpoint where there is one, and give the final figures.
+
+    Every step depends only on the checkpoint before it, the seed and its number: a run that was killed and resumed
+    ends with the same weights as one that was not.
+
+    Args:
+        model: Trained in place; at the end it holds the averaged weights where the recipe averages.
+        groups: From `parameter_groups`.
+        batches: Which rows a step sees.
+        loss_of: Mean loss over rows.
+        how: Rates, epochs, clipping, averaging.
+        run: Where checkpoints and metrics go.
+        seed: Decides dropout.
+        bfloat16: Autocast the forward pass.
+        evaluate: Called after each epoch, on the weights that would ship.
+    """
+    steps = how.epochs * batches.per_epoch
+    optimiser = torch.optim.AdamW(groups, lr=how.learning_rate, fused=True)
+    average = _moving_average(model, how.average) if how.average else None
+    first, spent = _resume(run, model, optimiser, average)
+    started = time.monotonic() - spent
+    saved = time.monotonic()
+    bar = tqdm(total=steps, initial=first, desc=run.folder.name, unit="step")
+    losses: list[float] = []
+    figures: dict[str, float] = {}
+
+    def save(step: int) -> None:
+        run.save(
+            {
+                "step": step,
+                "seconds": time.monotonic() - started,
+                "model": model.state_dict(),
+                "average": average.module.state_dict() if average else None,
+                "optimiser": optimiser.state_dict(),
+            }
+        )
+
+    with _stop_signal() as stopped:
+        for step in range(first, steps):
+            torch.manual_seed(seed * 1_000_003 + step)
+            share = rate_share(step, steps, how.warmup)
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * share
+            rows = batches.rows(step)
+            model.train()
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                loss = loss_of(rows)
+            # rare lengths make small batches: weighting by rows keeps every sentence equal
+            (loss * (len(rows) / how.batch_rows)).backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], how.clip)
+            optimiser.step()
+            optimiser.zero_grad()
+            if average:
+                average.update_parameters(model)
+
+            losses.append(float(loss.detach()))
+            done = step + 1
+            bar.update()
+            if done % STEPS_BETWEEN_LOGS == 0:
+                mean = sum(losses) / len(losses)
+                bar.set_postfix(loss=f"{mean:.4f}")
+                run.log(step=done, loss=mean, rate=how.learning_rate * share, seconds=time.monotonic() - started)
+                losses.clear()
+            if done % batches.per_epoch == 0:
+                figures = dict(evaluate(average.module if average else model))
+                run.log(step=done, epoch=done // batches.per_epoch, **figures)
+                bar.write(
+                    f"epoch {done // batches.per_epoch}: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items())
+                )
+            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES or stopped() or done == steps:
+                save(done)
+                saved = time.monotonic()
+            if stopped():
+                raise KeyboardInterrupt
+    bar.close()
+    if average:
+        model.load_state_dict(average.module.state_dict())
+    return figures or dict(evaluate(model))
+
+
+def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+def _resume(
+    run: Run, model: nn.Module, optimiser: torch.optim.Optimizer, average: AveragedModel | None
+) -> tuple[int, float]:
+    state = run.load()
+    if state is None:
+        run.forget_after(0)
+        return 0, 0.0
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    if average:
+        average.module.load_state_dict(state["average"])
+        average.n_averaged.fill_(state["step"])
+    run.forget_after(state["step"])
+    return int(state["step"]), float(state["seconds"])
+
+
+@contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """Turn SIGTERM and SIGINT into a question, so that a step ends and is saved before the run stops."""
+    received: list[int] = []
+    wanted = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in wanted}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

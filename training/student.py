@@ -1,0 +1,93 @@
+"""The student: embedding, BiLSTM, three poolings, projection to the teacher's width, unit length."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from training.recipe import StudentShape
+
+
+class Student(nn.Module):
+    """A BiLSTM sentence encoder that stands in for a teacher (Wu et al. 2020, arXiv 2004.03097, section 3).
+
+    `forward(input_ids, lengths)` takes int64 (rows, tokens) and int64 (rows) and gives float32 (rows, width), each of
+    unit length. Without `lengths` every row is taken as full: in training the rows of a batch have one length, since
+    packing falls off the fused LSTM kernel. With `lengths`, PyTorch's packing wants the rows sorted from long to short;
+    the exported graph takes them in any order.
+    """
+
+    def __init__(self, shape: StudentShape, vocabulary: int, width: int) -> None:
+        super().__init__()
+        states = 2 * shape.hidden
+        self.embedding = nn.Embedding(vocabulary, shape.embedding)
+        self.lstm = nn.LSTM(shape.embedding, shape.hidden, shape.layers, bidirectional=True)
+        self.attention = nn.Linear(states, 1, bias=False)
+        self.projection = nn.Linear(3 * states, width)
+
+    def forward(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Give one unit vector per row."""
+        embedded = self.embedding(input_ids.t())  # (tokens, rows, embedding): time first spares the LSTM a transpose
+        if lengths is None:
+            states, _ = self.lstm(embedded)  # (tokens, rows, states)
+            pooled = pool(states, self.attention(states), None, None)
+        else:
+            packed, _ = self.lstm(pack_padded_sequence(embedded, lengths))
+            states, _ = pad_packed_sequence(packed, total_length=input_ids.shape[1])
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+            padding = (positions.unsqueeze(1) >= lengths).unsqueeze(2)  # (tokens, rows, 1)
+            pooled = pool(states, self.attention(states), padding, lengths)
+        return nn.functional.normalize(self.projection(pooled).float(), dim=1)
+
+
+def pool(states: Tensor, scores: Tensor, padding: Tensor | None, lengths: Tensor | None) -> Tensor:
+    """Pool by attention, maximum and mean.
+
+    Args:
+        states: (tokens, rows, states); zero where padded.
+        scores: (tokens, rows, 1), the attention's logits.
+        padding: bool (tokens, rows, 1), true beyond a row's length; none where every row is full.
+        lengths: int64 (rows), given together with `padding`.
+
+    Returns:
+        (rows, 3 x states).
+    """
+    highest, total = states, states.shape[0]
+    if padding is not None and lengths is not None:
+        scores = scores.masked_fill(padding, float("-inf"))
+        highest = states.masked_fill(padding, float("-inf"))
+        total = lengths.unsqueeze(1).to(states.dtype)  # type: ignore[assignment]
+    weights = torch.softmax(scores.float(), dim=0).to(states.dtype)
+    attended = (weights * states).sum(dim=0)
+    return torch.cat([attended, highest.amax(dim=0), states.sum(dim=0) / total], dim=1)
+
+
+@torch.no_grad()
+def build_student(shape: StudentShape, word_embeddings: Tensor, width: int) -> Student:
+    """Build a student whose embedding starts as the teacher's, reduced by PCA.
+
+    The table is scaled to unit variance, which LSTM's default initialisation expects of its input; it also keeps Adam's
+    first steps on a rare token small beside the token's own vector.
+
+    Args:
+        shape: Sizes.
+        word_embeddings: The teacher's, float32 (vocabulary, teacher width).
+        width: Length of the sentence vector to approximate.
+    """
+    student = Student(shape, len(word_embeddings), width)
+    centred = word_embeddings - word_embeddings.mean(dim=0)
+    _, vectors = torch.linalg.eigh(centred.t() @ centred)  # columns by rising variance
+    kept = vectors.flip(1)[:, : shape.embedding]
+    reduced = centred @ kept  # (vocabulary, min(embedding, teacher width))
+    student.embedding.weight[:, : reduced.shape[1]] = reduced / reduced.std()
+    return student
+
+
+def load_student(shape: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Student:
+    """Rebuild a student, ready for inference, from a recipe's sizes and its weights (any floating type)."""
+    width = len(weights["projection.bias"])
+    student = Student(StudentShape(**shape), len(weights["embedding.weight"]), width)
+    student.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    return student.eval()
