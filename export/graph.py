@@ -1,0 +1,110 @@
+"""PyTorch modules to ONNX graphs, byte for byte the same for the same weights."""
+
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import Tensor, nn
+
+OPSET = 17
+# Sorted from long to short, as packing wants it while tracing; the graph takes rows in any order.
+EXAMPLE_LENGTHS = (7, 5, 2)
+EXAMPLE_TOKEN = 101
+ROWS_AND_TOKENS = {"input_ids": {0: "rows", 1: "tokens"}, "lengths": {0: "rows"}, "vectors": {0: "rows"}}
+
+# Only the TorchScript exporter gives an LSTM its lengths. It warns of its age, and of branches that tracing fixes and
+# of batch sizes, which the parity check on many shapes covers.
+TRACING_WARNINGS = (
+    r"You are using the legacy TorchScript-based ONNX export",
+    r"The feature will be removed",
+    r"Converting a tensor to a Python boolean",
+    r"Exporting a model to ONNX with a batch_size other than 1",
+    r"Exporting aten::index operator of advanced indexing",
+)
+
+
+class Scores(nn.Module):
+    """A head with its activation: what a served head answers."""
+
+    def __init__(self, head: nn.Module, activation: str) -> None:
+        super().__init__()
+        self.head = head
+        self.activation = activation
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Give scores, float32 (rows, outputs)."""
+        logits: Tensor = self.head(vectors)
+        if self.activation == "softmax":
+            return torch.softmax(logits, dim=1)
+        return torch.sigmoid(logits) if self.activation == "sigmoid" else logits
+
+
+def encoder_graph(encoder: nn.Module) -> bytes:
+    """Trace `encoder(input_ids, lengths)`: int64 (rows, tokens), int64 (rows) -> `vectors` float32 (rows, width)."""
+    lengths = torch.tensor(EXAMPLE_LENGTHS)
+    input_ids = torch.full((len(EXAMPLE_LENGTHS), max(EXAMPLE_LENGTHS)), EXAMPLE_TOKEN)
+    return _trace(encoder, (input_ids, lengths), "vectors", ROWS_AND_TOKENS)
+
+
+def head_graph(scores: Scores, texts: int, width: int) -> bytes:
+    """Trace a head: `vectors` float32 (rows, texts, width) -> `scores` float32 (rows, outputs)."""
+    return _trace(scores, (torch.zeros(2, texts, width),), "scores", {"vectors": {0: "rows"}, "scores": {0: "rows"}})
+
+
+def quantise(graph: bytes) -> bytes:
+    """Give the graph with int8 weights, one scale per output channel; activations are quantised as they come."""
+    with tempfile.TemporaryDirectory() as folder, _quiet_quantiser():
+        target = Path(folder) / "int8.onnx"
+        quantize_dynamic(onnx.load_model_from_string(graph), target, per_channel=True, weight_type=QuantType.QInt8)
+        return _canonical(target.read_bytes())
+
+
+@contextmanager
+def _quiet_quantiser() -> Iterator[None]:
+    """Keep the quantiser from advising, on the root logger, a clean-up of graphs that these do not need."""
+    root = logging.getLogger()
+    root.addFilter(_errors_only)
+    try:
+        yield
+    finally:
+        root.removeFilter(_errors_only)
+
+
+def _errors_only(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
+@torch.inference_mode()
+def _trace(module: nn.Module, example: tuple[Tensor, ...], output: str, axes: dict[str, dict[int, str]]) -> bytes:
+    inputs = [name for name in axes if name != output]
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        for message in TRACING_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        torch.onnx.export(
+            module.eval(),
+            example,
+            content,  # type: ignore[arg-type]
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=inputs,
+            output_names=[output],
+            dynamic_axes=axes,
+        )
+    return _canonical(content.getvalue())
+
+
+def _canonical(graph: bytes) -> bytes:
+    """Drop what names the producer, so that equal models are equal bytes; check the rest."""
+    model = onnx.load_model_from_string(graph)
+    model.producer_name, model.producer_version, model.doc_string = "", "", ""
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content

@@ -1,0 +1,284 @@
+"""From a run or a teacher to a bundle: graph, parity, int8, judgement, pack. Each step says its figure."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import nn
+
+from app.bundle import CANARY, CARD, HEAD, MODEL, TOKENIZER, WEIGHTS, Bundle, Texts, space_id, write_bundle
+from app.session import EncoderSession, HeadSession, Vectors
+from app.tokenizer import Tokenizer
+from export.card import model_card
+from export.graph import Scores, encoder_graph, head_graph, quantise
+from export.parity import INT8_MIN_COSINE, PARITY_MAX_ABS, PASSAGES, SENTENCES, ParityError, compare, served
+from training.checkpoint import Run
+from training.encoding import encode
+from training.evaluation import sts_spearman
+from training.glue import TASKS, Examples, TaskError, read_examples, score
+from training.head import Head
+from training.student import load_student
+from training.teacher import Teacher
+
+INT8_MAX_LOSS = 0.01  # of a task's deciding metric
+# What other CPUs' kernels may differ by; a wrong tokenizer or weight differs by tenths.
+CANARY_COSINE_DISTANCE = {"float32": 1e-4, "int8": 0.01}
+CANARY_SCORE_DIFFERENCE = 0.05
+CANARY_DECIMALS = 6
+
+Encode = Callable[[Sequence[str]], Vectors]
+
+
+def export_teacher(teacher: Teacher, folder: Path, precision: str) -> Bundle:
+    """Write the teacher's bundle; raises ParityError when the graph answers otherwise than PyTorch."""
+    tokenizer = teacher.tokenizer.to_str().encode()
+    model, served_encoder, figures = _encoder(teacher.encoder, tokenizer, teacher.max_tokens, precision)
+    facts = {
+        "name": folder.name,
+        "role": "teacher",
+        "kind": "encoder",
+        "dimensions": teacher.width,
+        "max_tokens": teacher.max_tokens,
+        "vocabulary": teacher.vocabulary,
+        "precision": precision,
+        # by weights and not by graph, so that a teacher built elsewhere by other versions is in the same space
+        "space": space_id(teacher.fingerprint.encode(), precision.encode()),
+        "canary_tolerance": CANARY_COSINE_DISTANCE[precision],
+        "training": {"source": teacher.name, "weights_sha256": teacher.weights_sha256},
+        "figures": figures,
+    }
+    canary = [(sentence,) for sentence in SENTENCES]
+    files = {
+        MODEL: model,
+        TOKENIZER: tokenizer,
+        CANARY: _canary(canary, [served_encoder(texts)[0] for texts in canary]),
+    }
+    return _write(folder, facts, files)
+
+
+def export_student(run: Run, folder: Path, data: Path) -> Bundle:
+    """Write a student's int8 bundle, with its float16 weights for fine-tuning.
+
+    Raises:
+        ParityError: the graph answers otherwise than PyTorch, or int8 costs more than it may.
+    """
+    facts, recipe, tokenizer = run.facts(), run.recipe(), run.tokenizer().to_str().encode()
+    student = load_student(recipe["student"], run.weights())
+    model, served_encoder, figures = _encoder(student, tokenizer, facts["max_tokens"], "int8")
+    figures |= run.final_figures()
+    figures |= _sts_figures(student, run, facts["max_tokens"], served_encoder, data)
+    manifest = {
+        "name": folder.name,
+        "role": "student",
+        "kind": "encoder",
+        "dimensions": facts["width"],
+        "max_tokens": facts["max_tokens"],
+        "vocabulary": facts["vocabulary"],
+        "precision": "int8",
+        "space": space_id(model, tokenizer),
+        "approximates": space_id(facts["teacher_fingerprint"].encode(), b"float32"),
+        "canary_tolerance": CANARY_COSINE_DISTANCE["int8"],
+        "training": {"recipe": recipe, **{key: facts[key] for key in ("teacher", "rows", "tokens")}},
+        "figures": figures,
+    }
+    canary = [(sentence,) for sentence in SENTENCES]
+    weights = {name: weight.half().contiguous() for name, weight in student.state_dict().items()}
+    files = {
+        MODEL: model,
+        TOKENIZER: tokenizer,
+        WEIGHTS: safetensors_bytes(weights),
+        CANARY: _canary(canary, [served_encoder(texts)[0] for texts in canary]),
+    }
+    return _write(folder, manifest, files)
+
+
+def export_task(run: Run, folder: Path, data: Path) -> Bundle:
+    """Write a task's bundle: its head, and its encoder in int8 unless it shares the frozen one that it started from.
+
+    Raises:
+        ParityError: a graph answers otherwise than PyTorch, or int8 costs more than it may.
+    """
+    facts, recipe, tokenizer = run.facts(), run.recipe(), run.tokenizer().to_str().encode()
+    task, weights, start = TASKS[facts["task"]], run.weights(), recipe["from"]
+    student = load_student(start["shape"], _part(weights, "encoder."))
+    head = Head(facts["texts"], facts["width"], max(1, len(facts["labels"])))
+    head.load_state_dict(_part(weights, "head."))
+    activation = "softmax" if facts["labels"] else "none"
+    scores = Scores(head.eval(), activation)
+    head_bytes = head_graph(scores, facts["texts"], facts["width"])
+    model, served_encoder, figures = _encoder(student, tokenizer, facts["max_tokens"], "int8")
+    with _file(head_bytes) as file:
+        head_session = HeadSession(file)
+    figures["head_parity_max_abs"] = _head_parity(scores, head_session, facts["texts"], facts["width"])
+    figures |= _task_figures(task.name, scores, student, run, facts["max_tokens"], served_encoder, head_session, data)
+
+    def answer(texts: Texts) -> Vectors:
+        vectors = np.concatenate([served_encoder([text]) for text in texts])
+        scores_of_row: Vectors = head_session.run(vectors[None])[0]
+        return scores_of_row
+
+    frozen = recipe["encoder_rate"] == 0 and "space" in start
+    canary = _task_canary(facts["texts"])
+    files = {HEAD: head_bytes, CANARY: _canary(canary, [answer(texts) for texts in canary])}
+    if not frozen:
+        files |= {MODEL: model, TOKENIZER: tokenizer}
+    manifest = {
+        "name": folder.name,
+        "role": "student",
+        "kind": facts["kind"],
+        "inputs": "text" if facts["texts"] == 1 else "pair_apart",
+        "dimensions": facts["width"],
+        "max_tokens": facts["max_tokens"],
+        "vocabulary": facts["vocabulary"],
+        "labels": facts["labels"],
+        "activation": activation,
+        "precision": "int8",
+        "space": start["space"] if frozen else space_id(model, tokenizer),
+        "base": start["space"] if frozen else None,
+        "canary_tolerance": CANARY_SCORE_DIFFERENCE,
+        "training": {"recipe": recipe, "rows": facts["rows"]},
+        "figures": figures,
+    }
+    return _write(folder, manifest, files)
+
+
+def _encoder(
+    encoder: nn.Module, tokenizer: bytes, max_tokens: int, precision: str
+) -> tuple[bytes, Encode, dict[str, float]]:
+    """Give the graph that ships, an encoder of texts made of it, and its figures."""
+    graph = encoder_graph(encoder)
+    with _file(tokenizer) as file:
+        reader = Tokenizer(file, max_tokens)
+    texts = [*SENTENCES, *PASSAGES]
+    rows = [row.ids for row in reader.rows([(text,) for text in texts])]
+    exact = _session(graph)
+    expected = encode(encoder, rows)
+    together = compare(exact.run(rows), expected)
+    alone = compare(np.concatenate([exact.run([row]) for row in rows]), expected)
+    _say(f"float32 graph against PyTorch, {len(rows)} rows of {min(map(len, rows))} to {max(map(len, rows))} tokens:")
+    _say(f"  in one padded batch: {together.require(max_abs=PARITY_MAX_ABS)}")
+    _say(f"  each row alone:      {alone.require(max_abs=PARITY_MAX_ABS)}")
+    figures = {"parity_max_abs": max(together.max_abs, alone.max_abs)}
+    if precision == "float32":
+        return graph, served(reader, exact), figures
+    small = quantise(graph)
+    session = _session(small)
+    report = compare(np.concatenate([session.run([row]) for row in rows]), expected)
+    _say(f"int8 against PyTorch: {report.require(min_cosine=INT8_MIN_COSINE)}")
+    _say(f"graph: {len(graph) / 1e6:.1f} MB in float32, {len(small) / 1e6:.1f} MB in int8")
+    figures |= {"int8_mean_cosine": report.mean_cosine, "int8_min_cosine": report.min_cosine}
+    return small, served(reader, session), figures
+
+
+def _sts_figures(student: nn.Module, run: Run, max_tokens: int, encode_int8: Encode, data: Path) -> dict[str, float]:
+    tokenizer = run.folder / "tokenizer.json"
+    reader = Tokenizer(tokenizer, max_tokens)
+
+    def encode_float32(texts: Sequence[str]) -> Vectors:
+        return encode(student, [row.ids for row in reader.rows([(text,) for text in texts])])
+
+    try:
+        exact, small = sts_spearman(encode_float32, data), sts_spearman(encode_int8, data)
+    except TaskError as error:
+        _say(f"STS-B not scored: {error}")
+        return {}
+    return _judge("sts_dev_spearman", exact, small)
+
+
+def _task_figures(
+    name: str,
+    scores: Scores,
+    student: nn.Module,
+    run: Run,
+    max_tokens: int,
+    encode_int8: Encode,
+    head: HeadSession,
+    data: Path,
+) -> dict[str, float]:
+    task = TASKS[name]
+    try:
+        dev = read_examples(task, data, task.dev)
+    except TaskError as error:
+        _say(f"{name} not scored: {error}")
+        return {}
+    reader = Tokenizer(run.folder / "tokenizer.json", max_tokens)
+    flat = [text for texts in dev.texts for text in texts]
+    exact = encode(student, [row.ids for row in reader.rows([(text,) for text in flat])])
+    with torch.inference_mode():
+        exact_scores = scores(torch.from_numpy(_by_row(exact, dev))).numpy()
+    small_scores = head.run(_by_row(encode_int8(flat), dev))
+    metric = next(iter(task.metrics))
+    return _judge(
+        f"{name}_dev_{metric}",
+        score(task, dev.labels, exact_scores)[metric],
+        score(task, dev.labels, small_scores)[metric],
+    )
+
+
+def _by_row(vectors: Vectors, examples: Examples) -> Vectors:
+    by_row: Vectors = vectors.reshape(len(examples.texts), len(examples.texts[0]), -1)
+    return by_row
+
+
+def _judge(name: str, exact: float, small: float) -> dict[str, float]:
+    _say(f"{name}: {exact:.4f} in float32, {small:.4f} in int8")
+    if exact - small > INT8_MAX_LOSS:
+        raise ParityError(f"int8 costs {exact - small:.4f} of {name}, allowed {INT8_MAX_LOSS}")
+    return {f"{name}_float32": exact, f"{name}_int8": small}
+
+
+def _head_parity(scores: Scores, session: HeadSession, texts: int, width: int) -> float:
+    vectors = np.random.default_rng(0).standard_normal((8, texts, width)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    with torch.inference_mode():
+        report = compare(session.run(vectors), scores(torch.from_numpy(vectors)).numpy())
+    _say(f"head against PyTorch: {report.require(max_abs=PARITY_MAX_ABS)}")
+    return report.max_abs
+
+
+def _task_canary(texts: int) -> list[Texts]:
+    if texts == 1:
+        return [(sentence,) for sentence in SENTENCES]
+    return list(zip(SENTENCES, SENTENCES[1:] + SENTENCES[:1], strict=True))
+
+
+def _canary(inputs: Sequence[Texts], outputs: Sequence[Vectors]) -> bytes:
+    rounded = [[round(float(number), CANARY_DECIMALS) for number in output] for output in outputs]
+    return json.dumps({"inputs": inputs, "outputs": rounded}, ensure_ascii=False).encode()
+
+
+def _part(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+
+
+@contextmanager
+def _file(content: bytes) -> Iterator[Path]:
+    """Put bytes where a library that only reads files finds them."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        yield Path(file.name)
+
+
+def _session(graph: bytes) -> EncoderSession:
+    with _file(graph) as file:
+        return EncoderSession(file)
+
+
+def _write(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:
+    bundle = write_bundle(folder, manifest, {**files, CARD: model_card(manifest).encode()})
+    size = sum(bundle.path(file).stat().st_size for file in bundle.manifest.files)
+    _say(f"wrote {folder} ({size / 1e6:.1f} MB), space {bundle.manifest.space}")
+    return bundle
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from app.session import EncoderSession, HeadSession
+from export.graph import Scores, encoder_graph, head_graph, quantise
+from training.encoding import encode
+from training.head import Head
+from training.recipe import StudentShape
+from training.student import Student
+from training.teacher import load_teacher
+
+ROWS = [[2, 7, 8, 9, 3], [2, 3], [2, 5, 6, 5, 6, 5, 3], [2, 9, 3]]
+
+
+def student() -> Student:
+    torch.manual_seed(0)
+    return Student(StudentShape(embedding=16, hidden=16), vocabulary=30, width=12).eval()
+
+
+def session(folder: Path, graph: bytes) -> EncoderSession:
+    (folder / "model.onnx").write_bytes(graph)
+    return EncoderSession(folder / "model.onnx")
+
+
+def test_real_lengths_reach_the_lstm():
+    nodes = onnx.load_model_from_string(encoder_graph(student())).graph.node
+    lstm = next(node for node in nodes if node.op_type == "LSTM")
+    assert lstm.input[4], "without sequence_lens the reverse pass reads padding"
+
+
+def test_a_row_gets_the_same_vector_alone_and_in_any_order_among_any_neighbours(tmp_path: Path):
+    model = student()
+    served = session(tmp_path, encoder_graph(model))
+    expected = encode(model, ROWS)
+    assert np.allclose(served.run(ROWS), expected, atol=1e-6)
+    assert np.allclose(served.run(ROWS[::-1])[::-1], expected, atol=1e-6)
+    assert np.allclose(np.concatenate([served.run([row]) for row in ROWS]), expected, atol=1e-6)
+
+
+def test_a_teacher_is_exported_with_its_pooling_and_masks(small_bert: Path, tmp_path: Path):
+    teacher = load_teacher(str(small_bert))
+    served = session(tmp_path, encoder_graph(teacher.encoder))
+    assert np.allclose(served.run(ROWS), encode(teacher.encoder, ROWS), atol=1e-5)
+
+
+def test_equal_weights_give_equal_bytes():
+    first, second = encoder_graph(student()), encoder_graph(student())
+    assert first == second
+    assert quantise(first) == quantise(second)
+
+
+def test_int8_stores_lstm_and_embedding_in_bytes_and_answers_alike(tmp_path: Path):
+    model = student()
+    small = quantise(encoder_graph(model))
+    graph = onnx.load_model_from_string(small).graph
+    assert "DynamicQuantizeLSTM" in {node.op_type for node in graph.node}
+    assert len(small) < 0.5 * len(encoder_graph(model))
+    cosines = (session(tmp_path, small).run(ROWS) * encode(model, ROWS)).sum(axis=1)
+    assert cosines.min() > 0.99
+
+
+@pytest.mark.parametrize(("texts", "outputs", "activation"), [(1, 2, "softmax"), (2, 3, "sigmoid"), (2, 1, "none")])
+def test_a_head_is_exported_with_its_activation(tmp_path: Path, texts: int, outputs: int, activation: str):
+    torch.manual_seed(0)
+    scores: nn.Module = Scores(Head(texts, 12, outputs), activation)
+    (tmp_path / "head.onnx").write_bytes(head_graph(scores, texts, 12))
+    vectors = np.random.default_rng(0).standard_normal((5, texts, 12)).astype(np.float32)
+    answer = HeadSession(tmp_path / "head.onnx").run(vectors)
+    with torch.inference_mode():
+        assert np.allclose(answer, scores(torch.from_numpy(vectors)), atol=1e-6)
+    assert answer.shape == (5, outputs)
+    if activation == "softmax":
+        assert np.allclose(answer.sum(axis=1), 1, atol=1e-6)

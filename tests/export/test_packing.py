@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.bundle import CANARY, HEAD, MODEL, TOKENIZER, WEIGHTS, read_bundle
+from app.session import EncoderSession, HeadSession
+from app.tokenizer import Tokenizer
+from export import packing
+from export.packing import export_student, export_task, export_teacher
+from export.parity import ParityError
+from training.checkpoint import Run
+from training.distillation import distil
+from training.encoding import encode
+from training.finetuning import finetune, load_start
+from training.glue import TASKS
+from training.recipe import Corpus, DistillRecipe, FinetuneRecipe, Optimisation, Source, StudentShape
+from training.teacher import load_teacher
+
+
+@pytest.fixture
+def student(small_bert: Path, corpus: Path, tmp_path: Path) -> Run:
+    recipe = DistillRecipe(
+        name="student",
+        teacher=str(small_bert),
+        corpus=Corpus((Source("corpus/lines.txt.xz", 400),), max_tokens=32, held_out=40),
+        student=StudentShape(embedding=16, hidden=16),
+        optimisation=Optimisation(epochs=2, learning_rate=2e-2, batch_rows=32),
+    )
+    run = Run(tmp_path / "runs" / "student")
+    distil(recipe, corpus, tmp_path / "cache", run)
+    return run
+
+
+def sst2(start: Path, corpus: Path, run: Run, encoder_rate: float) -> Run:
+    how = Optimisation(epochs=2, learning_rate=2e-2, batch_rows=8)
+    finetune(FinetuneRecipe("sst2", how, encoder_rate=encoder_rate), TASKS["sst2"], start, corpus, run)
+    return run
+
+
+def test_a_teacher_bundle_serves_the_teachers_vectors(small_bert: Path, tmp_path: Path):
+    teacher = load_teacher(str(small_bert))
+    bundle = export_teacher(teacher, tmp_path / "teacher", "float32")
+    assert (bundle.manifest.role, bundle.manifest.kind, bundle.manifest.dimensions) == ("teacher", "encoder", 32)
+    assert bundle.manifest.figures["parity_max_abs"] < 1e-4
+    rows = [row.ids for row in Tokenizer(bundle.path(TOKENIZER), 48).rows([("the cat sat",), ("film",)])]
+    assert np.allclose(EncoderSession(bundle.path(MODEL)).run(rows), encode(teacher.encoder, rows), atol=1e-5)
+
+
+def test_a_student_bundle_is_int8_names_its_teachers_space_and_repeats_its_canary(
+    student: Run, small_bert: Path, tmp_path: Path
+):
+    bundle = export_student(student, tmp_path / "student", tmp_path)
+    teacher = export_teacher(load_teacher(str(small_bert)), tmp_path / "teacher", "float32")
+    assert bundle.manifest.precision == "int8"
+    assert bundle.manifest.approximates == teacher.manifest.space != bundle.manifest.space
+    canary, reader = bundle.canary(), Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens)
+    session = EncoderSession(bundle.path(MODEL))
+    for texts, output in zip(canary.inputs, canary.outputs, strict=True):
+        assert np.allclose(session.run([row.ids for row in reader.rows([texts])])[0], output, atol=1e-5)
+
+
+def test_the_same_run_gives_the_same_bytes(student: Run, tmp_path: Path):
+    first = export_student(student, tmp_path / "student", tmp_path)
+    files = first.manifest.files
+    assert {WEIGHTS, MODEL, TOKENIZER, CANARY} <= files.keys()
+    assert export_student(student, tmp_path / "student", tmp_path).manifest.files == files
+
+
+def test_the_weights_in_a_bundle_are_those_of_its_run(student: Run, tmp_path: Path):
+    bundle = export_student(student, tmp_path / "student", tmp_path)
+    shipped, trained = load_start(bundle.folder), load_start(student.folder)
+    rows = [[2, 7, 8, 9, 3]]
+    assert shipped.origin["space"] == bundle.manifest.space
+    assert np.allclose(encode(shipped.student, rows), encode(trained.student, rows), atol=5e-3)
+
+
+def test_a_task_with_an_encoder_of_its_own_is_whole(student: Run, corpus: Path, tmp_path: Path):
+    run = sst2(student.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=1.0)
+    bundle = export_task(run, tmp_path / "sst2", corpus)
+    assert bundle.has_encoder
+    assert bundle.manifest.base is None
+    assert (bundle.manifest.labels, bundle.manifest.activation) == (("negative", "positive"), "softmax")
+    figures = bundle.manifest.figures
+    assert figures["sst2_dev_accuracy_float32"] == run.final_figures()["accuracy"]
+    assert abs(figures["sst2_dev_accuracy_int8"] - figures["sst2_dev_accuracy_float32"]) <= 0.01
+
+
+def test_a_frozen_task_is_a_head_on_its_base_and_answers_with_it(student: Run, corpus: Path, tmp_path: Path):
+    base = export_student(student, tmp_path / "student", tmp_path)
+    run = sst2(base.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=0.0)
+    bundle = export_task(run, tmp_path / "sst2", corpus)
+    assert not bundle.has_encoder
+    assert bundle.manifest.base == bundle.manifest.space == base.manifest.space
+    canary, reader = bundle.canary(), Tokenizer(base.path(TOKENIZER), base.manifest.max_tokens)
+    vectors = EncoderSession(base.path(MODEL)).run([reader.rows([canary.inputs[0]])[0].ids])
+    assert np.allclose(HeadSession(bundle.path(HEAD)).run(vectors[None])[0], canary.outputs[0], atol=0.02)
+
+
+def test_a_loss_in_int8_beyond_the_limit_stops_the_export(
+    student: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(packing, "INT8_MIN_COSINE", 1.1)
+    with pytest.raises(ParityError, match="smallest cosine"):
+        export_student(student, tmp_path / "student", tmp_path)
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_score_lost_in_int8_beyond_the_limit_stops_the_export():
+    assert packing._judge("accuracy", 0.905, 0.9) == {"accuracy_float32": 0.905, "accuracy_int8": 0.9}
+    with pytest.raises(ParityError, match=r"int8 costs 0\.0200 of accuracy"):
+        packing._judge("accuracy", 0.92, 0.9)
+
+
+def test_the_card_says_how_it_was_made_and_shows_every_figure(student: Run, tmp_path: Path):
+    bundle = export_student(student, tmp_path / "student", tmp_path)
+    card = (bundle.folder / "README.md").read_text()
+    assert "python -m training distill --recipe training/recipes/student.toml" in card
+    assert "corpus/lines.txt.xz" in card
+    assert card.count("|") > 3 * len(bundle.manifest.figures)
+    assert json.loads((bundle.folder / "manifest.json").read_text())["training"]["rows"] == 360
+
+
+def test_a_written_bundle_is_one_that_can_be_read(small_bert: Path, tmp_path: Path):
+    bundle = export_teacher(load_teacher(str(small_bert)), tmp_path / "teacher", "int8")
+    assert read_bundle(tmp_path / "teacher").manifest == bundle.manifest
+    assert bundle.manifest.precision == "int8"
