@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from time import perf_counter
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -91,7 +91,7 @@ class Engine:
         rows = self._tokenizer.rows(inputs)
         return np.concatenate([self._session.run([row.ids]) for row in rows])
 
-    async def encode(self, inputs: Sequence[Texts], truncate: bool = True) -> Encoded:
+    async def encode(self, inputs: Sequence[Texts], *, truncate: bool = True) -> Encoded:
         """Encode texts, or joined pairs.
 
         Raises:
@@ -101,7 +101,7 @@ class Engine:
         """
         begun = perf_counter()
         characters = sum(len(text) for texts in inputs for text in texts)
-        rows = await _beside(characters > INLINE_CHARACTERS, self._tokenizer.rows, inputs)
+        rows = await _unless(characters <= INLINE_CHARACTERS, self._tokenizer.rows, inputs)
         truncated = [index for index, row in enumerate(rows) if row.truncated]
         if truncated and not truncate:
             raise InvalidError(
@@ -124,7 +124,7 @@ class Engine:
         for index, row in enumerate(rows):
             if len(row) > limit:
                 raise InvalidError(f"row {index} has {len(row)} tokens; the model takes {limit}", "input")
-            if row and not (0 <= min(row) and max(row) < vocabulary):
+            if row and (min(row) < 0 or max(row) >= vocabulary):
                 raise InvalidError(f"row {index} holds a token id outside 0 to {vocabulary - 1}", "input")
         return await self._answer(rows, [], perf_counter() - begun)
 
@@ -180,22 +180,27 @@ class Task:
         self._head = HeadSession(bundle.path(HEAD))
         check_canary(bundle, self._score_now)
 
-    async def score(self, inputs: Sequence[Texts], truncate: bool = True) -> Encoded:
+    async def score(self, inputs: Sequence[Texts], *, truncate: bool = True) -> Encoded:
         """Score texts or pairs; the answer's `vectors` are scores, float32 (inputs, labels), or (inputs, 1).
 
         Raises:
             InvalidError, OverloadedError, ModelError: as Engine.encode.
         """
-        encoded = await self.engine.encode(self._rows(inputs), truncate)
+        encoded = await self.engine.encode(self._rows(inputs), truncate=truncate)
         begun = perf_counter()
         vectors = encoded.vectors.reshape(len(inputs), -1, encoded.vectors.shape[-1])  # (inputs, texts, dimensions)
         try:
-            scores = await _beside(len(inputs) > INLINE_ROWS, self._head.run, vectors)  # (inputs, labels)
+            scores = await _unless(len(inputs) <= INLINE_ROWS, self._head.run, vectors)  # (inputs, labels)
         except Exception as error:
             raise ModelError(f"the head of {self.manifest.name} failed: {type(error).__name__}") from error
         stages = {**encoded.stages, "inference": encoded.stages["inference"] + perf_counter() - begun}
         texts = vectors.shape[1]
         return Encoded(scores, sorted({row // texts for row in encoded.truncated}), encoded.tokens, stages)
+
+    @property
+    def takes(self) -> Literal["sentences", "pairs"]:
+        """What a request has to hold."""
+        return "sentences" if self.manifest.inputs == "text" else "pairs"
 
     def _rows(self, inputs: Sequence[Texts]) -> Sequence[Texts]:
         """What the encoder gets: a pair that is encoded apart makes two rows."""
@@ -216,6 +221,6 @@ async def _wait(future: "Future[Answer]") -> Answer:
         raise ModelError(str(error)) from error
 
 
-async def _beside(far: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Work in another thread if it would hold up the event loop."""
-    return await asyncio.to_thread(work, *args, **kwargs) if far else work(*args, **kwargs)
+async def _unless(small: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: FBT001
+    """Work in another thread, unless the work is small."""
+    return work(*args, **kwargs) if small else await asyncio.to_thread(work, *args, **kwargs)

@@ -8,5 +8,7 @@ Vectors = NDArray[np.float32]
 
 def cosines(student: Vectors, teacher: Vectors) -> NDArray[np.float64]:
     """Cosine of each row with its counterpart: (rows, dimensions) twice -> (rows,), from -1 to 1."""
-    norms = np.linalg.norm(student, axis=1) * np.linalg.norm(teacher, axis=1)
-    return np.einsum("rd,rd->r", student, teacher, dtype=np.float64) / norms
+    ours, theirs = student.astype(np.float64), teacher.astype(np.float64)
+    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    found: NDArray[np.float64] = (ours * theirs).sum(axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
+    return found

@@ -5,15 +5,21 @@ import hmac
 import logging
 import os
 import re
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 from app.errors import ServiceError, UnauthorizedError, error_body
 from app.logs import FIELDS
 from app.metrics import MODEL_ROUTES, NO_MODEL, OTHER, OTHER_ROUTES, REASONS, STATUSES, Metrics
+
+# ASGI's own terms: https://asgi.readthedocs.io/en/latest/specs/main.html
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 

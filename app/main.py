@@ -1,14 +1,13 @@
-"""The application: routes, the gate around them, errors in one form, and the OpenAPI document."""
+"""The application: routes, the gate around them, and errors in one form."""
 
-import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
+from app.documentation import complete
 from app.errors import ServiceError, error_body
 from app.gate import Gate
 from app.metrics import Metrics, build_version
@@ -44,9 +43,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(facts)
     if settings.admin:
         app.include_router(admin)
-    app.add_middleware(Gate, metrics=metrics, api_key=settings.api_key and settings.api_key.get_secret_value())
-    plain = app.openapi
-    app.openapi = lambda: _openapi(plain(), service, settings)  # type: ignore[method-assign]
+    app.add_middleware(Gate, metrics=metrics, api_key=settings.api_key.get_secret_value() if settings.api_key else None)
+    generated = app.openapi
+    app.openapi = lambda: complete(generated(), service.shown(), settings)  # type: ignore[method-assign]
     return app
 
 
@@ -64,8 +63,3 @@ async def _http_error(request: Request, error: Exception) -> Response:
     }.get(error.status_code, ("refused", error.detail))
     headers = dict(error.headers or {})
     return Response(error_body(kind, message), error.status_code, headers, media_type="application/json")
-
-
-def _openapi(document: dict[str, Any], service: Service, settings: Settings) -> dict[str, Any]:
-    """Add what is only known in operation: loaded models and tasks, limits, and the key."""
-    return document

@@ -73,7 +73,11 @@ class Metrics:
             "understudy_batch_rows", "Rows in a batch", ["model"], buckets=SIZES, registry=registry
         )
         self.batch_tokens = Histogram(
-            "understudy_batch_tokens", "Tokens in a batch, padding left out", ["model"], buckets=SIZES, registry=registry
+            "understudy_batch_tokens",
+            "Tokens in a batch, padding left out",
+            ["model"],
+            buckets=SIZES,
+            registry=registry,
         )
         self.batch_padding = Histogram(
             "understudy_batch_padding_ratio",
@@ -110,7 +114,11 @@ class Metrics:
             registry=registry,
         )
         build = Gauge(
-            "understudy_build_info", "The service's version", ["version"], multiprocess_mode="livemax", registry=registry
+            "understudy_build_info",
+            "The service's version",
+            ["version"],
+            multiprocess_mode="livemax",
+            registry=registry,
         )
         build.labels(build_version()).set(1)
         self._create_children()

@@ -97,7 +97,8 @@ def load_catalogue(models_dir: Path, limits: Limits, threads: int, metrics: Metr
                 engines.append(Engine(bundle, limits, threads, metrics))
                 logger.info("loaded %s", bundle.folder)
         encoders = _by_role(engine for engine in engines if engine.manifest.kind == "encoder")
-        tasks = _by_task(Task(bundle, _engine_of(bundle, engines)) for bundle in bundles if bundle.manifest.kind != "encoder")
+        heads = [bundle for bundle in bundles if bundle.manifest.kind != "encoder"]
+        tasks = _by_task(Task(bundle, _engine_of(bundle, engines)) for bundle in heads)
     except BaseException:
         for engine in engines:
             engine.close()
@@ -120,10 +121,12 @@ def _read_bundles(models_dir: Path) -> list[Bundle]:
 
 
 def _engine_of(bundle: Bundle, engines: Sequence[Engine]) -> Engine:
+    base = bundle.manifest.base
     for engine in engines:
-        if engine.bundle is bundle or (engine.manifest.kind == "encoder" and engine.manifest.space == bundle.manifest.base):
+        is_base = engine.manifest.kind == "encoder" and engine.manifest.space == base
+        if engine.bundle is bundle or is_base:
             return engine
-    raise BundleError(f"{bundle.folder} needs the encoder of space {bundle.manifest.base}, and no bundle here has it")
+    raise BundleError(f"{bundle.folder} needs the encoder of space {base}, and no bundle here has it")
 
 
 def _by_role(engines: Iterable[Engine]) -> dict[str, Engine]:

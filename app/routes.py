@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect
 
 from app.bundle import Manifest, Texts
-from app.engine import Encoded, Engine
+from app.engine import Encoded, Engine, Task
 from app.errors import DeadlineError, InvalidError, NotJsonError, SlowBodyError, TooLargeError
 from app.fidelity import cosines
 from app.gate import CALL, Call, ClientGoneError
@@ -133,7 +133,7 @@ async def classify(task: str, body: ClassifyRequest, request: Request) -> Respon
     loaded = catalogue.task(task, body.model)
     call.model = loaded.manifest.role
     call.facts["task"] = loaded.manifest.name
-    scored = await loaded.score(_inputs(body, loaded.manifest, settings), truncate=body.truncate)
+    scored = await loaded.score(_inputs(body, loaded.takes, settings), truncate=body.truncate)
     _note(request, scored)
     with _serializing(call):
         return _json(
@@ -153,12 +153,12 @@ async def compare(body: CompareRequest, request: Request) -> Response:
     call, catalogue, settings = _context(request)
     if body.task is None:
         engines = catalogue.encoder("student"), catalogue.encoder("teacher")
-        inputs = _inputs(body, engines[0].manifest, settings)
+        inputs = _inputs(body, "sentences", settings)
         answers = [await engine.encode(inputs) for engine in engines]
         manifests = [engine.manifest for engine in engines]
     else:
         tasks = catalogue.task(body.task, "student"), catalogue.task(body.task, "teacher")
-        inputs = _inputs(body, tasks[0].manifest, settings)
+        inputs = _inputs(body, tasks[0].takes, settings)
         answers = [await task.score(inputs) for task in tasks]
         manifests = [task.manifest for task in tasks]
     student, teacher = answers
@@ -218,7 +218,7 @@ async def loaded_models(request: Request) -> LoadedModels:
 async def loaded_tasks(request: Request) -> LoadedTasks:
     """List the loaded tasks."""
     tasks = _service(request).catalogue.tasks.values()
-    return LoadedTasks(tasks=[_loaded_task(task.manifest) for task in tasks])
+    return LoadedTasks(tasks=[_loaded(task) for task in tasks])
 
 
 @facts.get("/health/live", responses=errors(503))
@@ -340,19 +340,15 @@ def _texts(sentences: str | list[str], settings: Settings) -> list[Texts]:
     return list(texts)
 
 
-def _inputs(body: Inputs, manifest: Manifest, settings: Settings) -> list[Texts]:
+def _inputs(body: Inputs, takes: Literal["sentences", "pairs"], settings: Settings) -> list[Texts]:
     """Take the sentences or the pairs, whichever the task is made for."""
-    wanted = _wanted(manifest)
-    if wanted not in body.model_fields_set:
-        raise InvalidError(f"{manifest.name} takes `{wanted}`", "sentences" if wanted == "pairs" else "pairs")
-    if wanted == "sentences":
+    if takes not in body.model_fields_set:
+        (given,) = {"sentences", "pairs"} & body.model_fields_set
+        raise InvalidError(f"this takes `{takes}`, not `{given}`", given)
+    if takes == "sentences":
         return _texts(body.sentences, settings)
     _limit(len(body.pairs), "pairs", settings)
     return list(body.pairs)
-
-
-def _wanted(manifest: Manifest) -> Literal["sentences", "pairs"]:
-    return "sentences" if manifest.inputs == "text" else "pairs"
 
 
 def _limit(count: int, param: str, settings: Settings) -> None:
@@ -389,7 +385,7 @@ def _json(content: dict[str, Any]) -> Response:
     return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
 
-def _written(vectors: Vectors, encoding_format: str) -> Sequence[Any]:
+def _written(vectors: Vectors, encoding_format: str) -> Vectors | list[str]:
     """Write float32 (rows, dimensions) as orjson takes it: an array, or base64 of little-endian float32."""
     if encoding_format == "float":
         return np.ascontiguousarray(vectors)
@@ -431,11 +427,8 @@ def _timing(answer: Encoded, manifest: Manifest, inputs: int) -> dict[str, Any]:
     }
 
 
-def _loaded_task(manifest: Manifest) -> LoadedTask:
+def _loaded(task: Task) -> LoadedTask:
+    manifest = task.manifest
     return LoadedTask(
-        task=manifest.name,
-        model=manifest.role,
-        inputs=_wanted(manifest),
-        labels=list(manifest.labels),
-        manifest=manifest,
+        task=manifest.name, model=manifest.role, inputs=task.takes, labels=list(manifest.labels), manifest=manifest
     )

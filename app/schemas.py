@@ -11,9 +11,7 @@ from app.bundle import Manifest, Role
 
 Sentences = Annotated[list[str], Field(min_length=1, fail_fast=True)]
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
-EncodingFormat = Annotated[
-    Literal["float", "base64"], Field(description="base64: the float32 values, little-endian.")
-]
+EncodingFormat = Annotated[Literal["float", "base64"], Field(description="base64: the float32 values, little-endian.")]
 ModelName = Annotated[str, Field(description="Who answers: the student or the teacher.")]
 Truncate = Annotated[bool, Field(description="Cut sentences at the model's limit; if false, they are an error.")]
 
@@ -253,15 +251,17 @@ class ErrorBody(BaseModel):
 
 def explain(problems: list[Any]) -> tuple[str, str | None]:
     """Turn pydantic's problems into a message and a parameter for the client; no content is repeated."""
-    # Of a union's alternatives, the one that got furthest is the one that the client meant.
-    problem = max(problems, key=lambda problem: len(problem["loc"]))
-    path = ".".join(str(part) for part in problem["loc"] if _is_place(part))
-    if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"]), path or None
-    alternatives = {each["msg"] for each in problems if len(each["loc"]) == len(problem["loc"])}
-    return f"{path or 'the body'}: {' or: '.join(sorted(alternatives))}", path or None
+    # Of a union's alternatives, the client meant the one whose type fits, or else the one that got furthest.
+    fitting = [problem for problem in problems if not problem["type"].endswith("_type")] or problems
+    depth = max(len(problem["loc"]) for problem in fitting)
+    furthest = [problem for problem in fitting if len(problem["loc"]) == depth]
+    if furthest[0]["type"] == "value_error":
+        return str(furthest[0]["ctx"]["error"]), None
+    path = ".".join(str(part) for part in furthest[0]["loc"] if _is_place(part))
+    wishes = dict.fromkeys(problem["msg"] for problem in furthest)
+    return f"{path or 'the body'}: {', or: '.join(wishes)}", path or None
 
 
 def _is_place(part: int | str) -> bool:
     """Whether a part of a location is an index or a field; pydantic puts the names of union members between."""
-    return isinstance(part, int) or part.isidentifier() and part not in {"str", "int"}
+    return isinstance(part, int) or (part.isidentifier() and part not in {"str", "int"})

@@ -9,7 +9,7 @@ from app.batcher import Limits
 from app.bundle import BundleError
 from app.cores import usable_cores
 from app.errors import ReloadError, UnavailableError
-from app.metrics import Metrics
+from app.metrics import MODELS, Metrics
 from app.registry import Catalogue, describe, load_catalogue
 from app.settings import PREFIX, Settings
 
@@ -88,6 +88,10 @@ class Service:
             raise UnavailableError("the models are still being loaded and checked")
         return self._catalogue
 
+    def shown(self) -> Catalogue | None:
+        """What is loaded, if anything is yet: for the documentation."""
+        return self._catalogue
+
     @contextmanager
     def admit(self) -> Iterator[Catalogue]:
         """Let a request in that works with models, and keep them open for it.
@@ -137,12 +141,10 @@ class Service:
 
     def report_queues(self) -> None:
         """Set the queues' ages."""
-        ages: dict[str, float] = {"student": 0.0, "teacher": 0.0}
-        for engine in self._catalogue.engines if self._catalogue else ():
-            role = engine.manifest.role
-            ages[role] = max(ages[role], engine.queue_age)
-        for role, age in ages.items():
-            self.metrics.queue_age.labels(role).set(age)
+        engines = self._catalogue.engines if self._catalogue else []
+        for model in MODELS:
+            ages = (engine.queue_age for engine in engines if engine.manifest.role == model)
+            self.metrics.queue_age.labels(model).set(max(ages, default=0.0))
 
     def close(self) -> None:
         """End the background work and close the engines."""

@@ -11,7 +11,25 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from app.bundle import Bundle, read_bundle, space_id, write_bundle
 
-WORDS = "good bad film food a the is was not very cat dog sat mat one two three".split()
+WORDS = [
+    "good",
+    "bad",
+    "film",
+    "food",
+    "a",
+    "the",
+    "is",
+    "was",
+    "not",
+    "very",
+    "cat",
+    "dog",
+    "sat",
+    "mat",
+    "one",
+    "two",
+    "three",
+]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *(chr(letter) for letter in range(ord("a"), ord("z") + 1))]
 DIMENSIONS = 8
 MAX_TOKENS = 16
@@ -94,7 +112,12 @@ def write_encoder(models_dir: Path, role: str = "student", graph: bytes | None =
 
 
 def write_task(
-    models_dir: Path, name: str = "mood", base: Bundle | None = None, inputs: str = "text", labels=("bad", "good"), role="student"
+    models_dir: Path,
+    name: str = "mood",
+    base: Bundle | None = None,
+    inputs: str = "text",
+    labels=("bad", "good"),
+    role="student",
 ) -> Bundle:
     """Write a task bundle: a head on `base`, or with an encoder of its own; without labels a regressor."""
     graph, tokenizer = encoder_graph(), tokenizer_json()
