@@ -204,6 +204,11 @@ class Batcher:
         with self._changed:
             return time.perf_counter() - min(self._running.values()) if self._running else 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are still admitted."""
+        return not self._closing
+
     def close(self) -> None:
         """Admit no more; the workers end once everything admitted is answered. Does not wait for that."""
         with self._changed:

@@ -80,6 +80,8 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":
+        if outside := [file for file in self.files if Path(file).name != file or file.startswith(".")]:
+            raise ValueError(f"files are named without folders, unlike {outside[0]!r}")
         encoder = {MODEL, TOKENIZER} <= self.files.keys()
         if self.kind == "encoder" and (not encoder or HEAD in self.files):
             raise ValueError(f"an encoder bundle lists {MODEL} and {TOKENIZER}, and no {HEAD}")

@@ -26,17 +26,20 @@ def check_canary(bundle: Bundle, answer: Callable[[Texts], Floats]) -> float:
     """
     kind: Literal["vectors", "scores"] = "vectors" if bundle.manifest.kind == "encoder" else "scores"
     canary = bundle.canary()
-    if not canary.inputs:
-        raise BundleError(f"{bundle.folder} has an empty canary; nothing shows that it answers rightly")
-    worst, at = 0.0, 0
-    for index, (texts, recorded) in enumerate(zip(canary.inputs, canary.outputs, strict=True)):
-        difference = _difference(bundle, kind, _answer(bundle, answer, texts), np.asarray(recorded, dtype=np.float32))
-        if difference > worst:
-            worst, at = difference, index
-    if worst > bundle.manifest.canary_tolerance:
+    if not canary.inputs or len(canary.inputs) != len(canary.outputs):
+        raise BundleError(
+            f"{bundle.folder} proves nothing: its canary has {len(canary.inputs)} inputs and {len(canary.outputs)} outputs"
+        )
+    differences = [
+        _difference(bundle, kind, _answer(bundle, answer, texts), np.asarray(recorded, dtype=np.float32))
+        for texts, recorded in zip(canary.inputs, canary.outputs, strict=True)
+    ]
+    at = int(np.argmax(differences))  # NaN counts as the largest
+    worst, tolerated = differences[at], bundle.manifest.canary_tolerance
+    if not worst <= tolerated:
         raise BundleError(
             f"{bundle.folder} does not answer as it did when it was made: the {kind} of canary {at} differ by "
-            f"{worst:.2g}, the manifest tolerates {bundle.manifest.canary_tolerance:.2g}"
+            f"{worst:.2g}, the manifest tolerates {tolerated:.2g}"
         )
     return worst
 

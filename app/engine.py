@@ -138,6 +138,11 @@ class Engine:
         """How long the oldest job has been waiting, in seconds."""
         return self._batcher.oldest_age()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are still admitted."""
+        return self._batcher.is_open
+
     def close(self) -> None:
         """Admit no more; what was admitted is still answered."""
         self._batcher.close()

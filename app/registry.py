@@ -15,10 +15,10 @@ from app.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 # What to run when something is not there.
-BUILD_ENCODER = {"student": "python -m export student", "teacher": "python -m export teacher"}
+BUILD_ENCODER = {"student": "`python -m export student`", "teacher": "`python -m export teacher`"}
 BUILD_TASK = {
-    "student": "python -m training finetune --task {task}, then python -m export task",
-    "teacher": "python -m training finetune-teacher --task {task}, then python -m export task",
+    "student": "`python -m training finetune --task {task}`, then `python -m export task`",
+    "teacher": "`python -m training finetune-teacher --task {task}`, then `python -m export task`",
 }
 
 
@@ -37,7 +37,7 @@ class Catalogue:
         """Find the encoder in a role; raises NotFoundError that names the command that makes one."""
         _check_role(role)
         if role not in self.encoders:
-            raise NotFoundError(f"no {role} is loaded; `{BUILD_ENCODER[role]}` builds one", "model")
+            raise NotFoundError(f"no {role} is loaded; {BUILD_ENCODER[role]} builds one", "model")
         return self.encoders[role]
 
     def task(self, name: str, role: str) -> Task:
@@ -47,7 +47,7 @@ class Catalogue:
             raise NotFoundError(f"no such task; loaded are: {', '.join(self.task_names) or 'none'}", "task")
         if (name, role) not in self.tasks:
             build = BUILD_TASK[role].format(task=name)
-            raise NotFoundError(f"no {role} is loaded for {name}; `{build}` builds one", "model")
+            raise NotFoundError(f"no {role} is loaded for {name}; {build} makes one", "model")
         return self.tasks[name, role]
 
     @property
@@ -116,7 +116,7 @@ def _read_bundles(models_dir: Path) -> list[Bundle]:
         raise BundleError(f"{models_dir} is not a folder; UNDERSTUDY_MODELS_DIR names the one that holds the bundles")
     folders = sorted(folder for folder in models_dir.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     if not folders:
-        raise BundleError(f"{models_dir} holds no bundle; `{BUILD_ENCODER['student']}` builds one")
+        raise BundleError(f"{models_dir} holds no bundle; {BUILD_ENCODER['student']} builds one")
     return [read_bundle(folder) for folder in folders]
 
 

@@ -111,7 +111,8 @@ async def encode(body: EncodeRequest, request: Request) -> Response:
     call, catalogue, settings = _context(request)
     engine = catalogue.encoder(body.model)
     call.model = engine.manifest.role
-    encoded = await engine.encode(_texts(body.sentences, settings), truncate=body.truncate)
+    sentences = _texts(body.sentences, settings)
+    encoded = await engine.encode(sentences, truncate=body.truncate)
     _note(request, encoded)
     with _serializing(call):
         return _json(
@@ -121,7 +122,7 @@ async def encode(body: EncodeRequest, request: Request) -> Response:
                 "dimensions": engine.manifest.dimensions,
                 "embeddings": _written(encoded.vectors, body.encoding_format),
                 "truncated": encoded.truncated,
-                "usage": _usage(encoded),
+                "usage": _usage(sentences, encoded),
             }
         )
 
@@ -133,7 +134,8 @@ async def classify(task: str, body: ClassifyRequest, request: Request) -> Respon
     loaded = catalogue.task(task, body.model)
     call.model = loaded.manifest.role
     call.facts["task"] = loaded.manifest.name
-    scored = await loaded.score(_inputs(body, loaded.takes, settings), truncate=body.truncate)
+    inputs = _inputs(body, loaded.takes, settings)
+    scored = await loaded.score(inputs, truncate=body.truncate)
     _note(request, scored)
     with _serializing(call):
         return _json(
@@ -142,7 +144,7 @@ async def classify(task: str, body: ClassifyRequest, request: Request) -> Respon
                 "model": loaded.manifest.role,
                 "predictions": _predictions(scored.vectors, loaded.manifest),
                 "truncated": scored.truncated,
-                "usage": _usage(scored),
+                "usage": _usage(inputs, scored),
             }
         )
 
@@ -392,8 +394,8 @@ def _written(vectors: Vectors, encoding_format: str) -> Vectors | list[str]:
     return [base64.b64encode(row.tobytes()).decode() for row in vectors.astype("<f4", copy=False)]
 
 
-def _usage(encoded: Encoded) -> dict[str, int]:
-    return {"sentences": len(encoded.vectors), "tokens": encoded.tokens}
+def _usage(inputs: Sequence[Texts], encoded: Encoded) -> dict[str, int]:
+    return {"sentences": sum(map(len, inputs)), "tokens": encoded.tokens}
 
 
 def _predictions(scores: Vectors, manifest: Manifest) -> list[dict[str, Any]]:

@@ -28,9 +28,8 @@ WORDS = [
     "mat",
     "one",
     "two",
-    "three",
 ]
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *(chr(letter) for letter in range(ord("a"), ord("z") + 1))]
+VOCABULARY = list(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *"abcdefghijklmnopqrstuvwxyz"]))
 DIMENSIONS = 8
 MAX_TOKENS = 16
 TEXTS = ("good film", "the cat sat", "", "not very good food", "zebra")
@@ -39,7 +38,7 @@ EMBEDDINGS = np.random.default_rng(7).normal(size=(len(VOCABULARY), DIMENSIONS))
 
 def tokenizer_json() -> bytes:
     """A word-level tokenizer that adds [CLS] and [SEP]."""
-    tokenizer = Tokenizer(models.WordLevel({word: id for id, word in enumerate(dict.fromkeys(VOCABULARY))}, "[UNK]"))
+    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(VOCABULARY)}, "[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
@@ -107,8 +106,13 @@ def write_encoder(models_dir: Path, role: str = "student", graph: bytes | None =
         "space": space_id(graph, tokenizer),
         "canary_tolerance": 1e-4,
     }
-    files = {"model.onnx": graph, "tokenizer.json": tokenizer, "canary.json": _canary([(t,) for t in TEXTS], outputs)}
-    return write_bundle(models_dir / manifest["name"], manifest | facts, files)
+    files = {
+        "model.onnx": graph,
+        "tokenizer.json": tokenizer,
+        "canary.json": _canary([(text,) for text in TEXTS], outputs),
+    }
+    manifest |= facts
+    return write_bundle(models_dir / manifest["name"], manifest, files)
 
 
 def write_task(

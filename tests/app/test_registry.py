@@ -1,0 +1,162 @@
+import re
+from pathlib import Path
+
+import pytest
+from bundles import rewrite, write_encoder, write_task
+
+from app.batcher import Limits
+from app.bundle import BundleError
+from app.errors import NotFoundError
+from app.metrics import Metrics
+from app.registry import Catalogue, load_catalogue
+
+
+@pytest.fixture
+def load(tmp_path: Path):
+    """Load the test's models folder; what was opened is closed after it."""
+    loaded: list[Catalogue] = []
+
+    def load() -> Catalogue:
+        loaded.append(load_catalogue(tmp_path, Limits(1000, 1000, 10), 1, Metrics()))
+        return loaded[-1]
+
+    yield load
+    for catalogue in loaded:
+        catalogue.retire()
+
+
+def test_encoders_are_found_by_role_and_tasks_by_name_and_role(tmp_path: Path, load) -> None:
+    student = write_encoder(tmp_path)
+    write_encoder(tmp_path, "teacher")
+    write_task(tmp_path, "mood", base=student)
+    write_task(tmp_path, "mood", role="teacher")
+    catalogue = load()
+    assert catalogue.encoder("teacher").manifest.role == "teacher"
+    assert catalogue.task("mood", "student").engine is catalogue.encoder("student")
+    assert catalogue.task("mood", "teacher").engine is not catalogue.encoder("teacher")
+    assert catalogue.task_names == ["mood"]
+
+
+@pytest.mark.parametrize(
+    ("find", "message"),
+    [
+        (lambda found: found.encoder("teacher"), "no teacher is loaded; `python -m export teacher` builds one"),
+        (lambda found: found.encoder("pupil"), "no such model; there are student and teacher"),
+        (lambda found: found.task("mood", "teacher"), "no teacher is loaded for mood; `python -m training finetune-teacher --task mood`"),
+        (lambda found: found.task("food", "student"), "no such task; loaded are: mood"),
+    ],
+)
+def test_what_is_missing_is_named_with_what_to_do(tmp_path: Path, load, find, message: str) -> None:
+    write_task(tmp_path, base=write_encoder(tmp_path))
+    with pytest.raises(NotFoundError, match=re.escape(message)):
+        find(load())
+
+
+def test_hidden_folders_and_files_are_passed_over(tmp_path: Path, load) -> None:
+    write_encoder(tmp_path)
+    (tmp_path / ".student.draft").mkdir()
+    (tmp_path / "notes.txt").touch()
+    assert list(load().encoders) == ["student"]
+
+
+def test_engines_stay_open_for_the_requests_that_hold_them(tmp_path: Path, load) -> None:
+    write_encoder(tmp_path)
+    catalogue = load()
+    engine = catalogue.encoder("student")
+    with catalogue.lease():
+        with catalogue.lease():
+            catalogue.retire()
+        assert engine.is_open
+    assert not engine.is_open
+
+
+def missing_folder(models_dir: Path) -> None:
+    models_dir.rmdir()
+
+
+def no_bundle(models_dir: Path) -> None:
+    (models_dir / ".hidden").mkdir()
+
+
+def no_manifest(models_dir: Path) -> None:
+    (models_dir / "student").mkdir()
+
+
+def truncated_graph(models_dir: Path) -> None:
+    student = write_encoder(models_dir)
+    rewrite(student, model_onnx=student.path("model.onnx").read_bytes()[:-100])
+
+
+def flipped_byte(models_dir: Path) -> None:
+    file = write_encoder(models_dir).path("model.onnx")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def missing_file(models_dir: Path) -> None:
+    write_encoder(models_dir).path("tokenizer.json").unlink()
+
+
+def change_manifest(models_dir: Path, old: str, new: str) -> None:
+    file = write_encoder(models_dir).path("manifest.json")
+    file.write_text(file.read_text().replace(old, new))
+
+
+def newer_format(models_dir: Path) -> None:
+    change_manifest(models_dir, '"format": 1', '"format": 2')
+
+
+def path_outside(models_dir: Path) -> None:
+    change_manifest(models_dir, '"model.onnx"', '"../model.onnx"')
+
+
+def not_json(models_dir: Path) -> None:
+    write_encoder(models_dir).path("manifest.json").write_text("{")
+
+
+def no_tokenizer(models_dir: Path) -> None:
+    rewrite(write_encoder(models_dir), tokenizer_json=b"{}")
+
+
+def head_as_encoder(models_dir: Path) -> None:
+    student = write_encoder(models_dir)
+    head = write_task(models_dir, base=student).path("head.onnx")
+    rewrite(student, model_onnx=head.read_bytes())
+
+
+def two_students(models_dir: Path) -> None:
+    write_encoder(models_dir)
+    write_encoder(models_dir, name="other")
+
+
+def no_base(models_dir: Path) -> None:
+    student = write_encoder(models_dir)
+    write_task(models_dir, base=student)
+    for file in student.folder.iterdir():
+        file.unlink()
+    student.folder.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (missing_folder, "is not a folder; UNDERSTUDY_MODELS_DIR names"),
+        (no_bundle, "holds no bundle; `python -m export student` builds one"),
+        (no_manifest, "student is no bundle: it holds no manifest.json"),
+        (truncated_graph, "model.onnx cannot be loaded"),
+        (flipped_byte, "model.onnx is damaged: its sha256 is"),
+        (missing_file, "tokenizer.json cannot be read: No such file"),
+        (newer_format, "manifest.json is not valid: format"),
+        (path_outside, "files are named without folders, unlike '../model.onnx'"),
+        (not_json, "manifest.json is not valid"),
+        (no_tokenizer, "tokenizer.json is not a tokenizer"),
+        (head_as_encoder, "takes ['vectors']; expected ['input_ids', 'lengths']"),
+        (two_students, "both are the student"),
+        (no_base, "and no bundle here has it"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_the_reason(tmp_path: Path, load, damage, message: str) -> None:
+    damage(tmp_path)
+    with pytest.raises(BundleError, match=re.escape(message)):
+        load()
