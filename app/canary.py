@@ -28,7 +28,8 @@ def check_canary(bundle: Bundle, answer: Callable[[Texts], Floats]) -> float:
     canary = bundle.canary()
     if not canary.inputs or len(canary.inputs) != len(canary.outputs):
         raise BundleError(
-            f"{bundle.folder} proves nothing: its canary has {len(canary.inputs)} inputs and {len(canary.outputs)} outputs"
+            f"{bundle.folder} proves nothing: its canary has {len(canary.inputs)} inputs "
+            f"and {len(canary.outputs)} outputs"
         )
     differences = [
         _difference(bundle, kind, _answer(bundle, answer, texts), np.asarray(recorded, dtype=np.float32))

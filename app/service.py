@@ -30,7 +30,7 @@ class Service:
         self._catalogue: Catalogue | None = None
         self._background: list[asyncio.Task[None]] = []
         self._draining = False
-        self._in_flight = 0
+        self.in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._reloading = asyncio.Lock()
@@ -102,13 +102,13 @@ class Service:
         if self._draining:
             raise UnavailableError("the service is shutting down")
         with self.catalogue.lease() as catalogue:
-            self._in_flight += 1
+            self.in_flight += 1
             self._idle.clear()
             try:
                 yield catalogue
             finally:
-                self._in_flight -= 1
-                if not self._in_flight:
+                self.in_flight -= 1
+                if not self.in_flight:
                     self._idle.set()
 
     def check_ready(self) -> None:
@@ -129,7 +129,7 @@ class Service:
             async with asyncio.timeout(self.settings.drain_limit_seconds):
                 await asyncio.gather(self._idle.wait(), asyncio.sleep(self.settings.drain_seconds))
         except TimeoutError:
-            logger.error("%d requests were still unanswered and are dropped", self._in_flight)
+            logger.error("%d requests were still unanswered and are dropped", self.in_flight)
             return False
         return True
 

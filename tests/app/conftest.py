@@ -1,14 +1,16 @@
 """A models folder with one bundle of each kind, and a client of a service that has loaded it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 
 import pytest
 from bundles import write_encoder, write_task
 from fastapi.testclient import TestClient
 
 from app.main import create_app
+from app.session import EncoderSession, Vectors
 from app.settings import Settings
 
 
@@ -28,7 +30,7 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def serve(models_dir: Path) -> Iterator[Callable[..., TestClient]]:
-    """Start a service with some settings changed, and wait until it has loaded its models, or failed to."""
+    """Start services with some settings changed; each is waited for until it has loaded its models, or failed to."""
     with ExitStack() as stack:
 
         def start(**settings: object) -> TestClient:
@@ -44,3 +46,43 @@ def serve(models_dir: Path) -> Iterator[Callable[..., TestClient]]:
 def client(serve: Callable[..., TestClient]) -> TestClient:
     """A service with the default settings."""
     return serve()
+
+
+class Faults:
+    """What every encoder session does before it answers, once the bundles are loaded."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[Sequence[Sequence[int]]], None] = lambda rows: None
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """Let a test make sessions fail or wait: it sets `before`."""
+    injected, run = Faults(), EncoderSession.run
+
+    def faulty(session: EncoderSession, rows: Sequence[Sequence[int]]) -> Vectors:
+        injected.before(rows)
+        return run(session, rows)
+
+    monkeypatch.setattr(EncoderSession, "run", faulty)
+    return injected
+
+
+class Hold:
+    """Holds whoever calls it until `release` is set; `entered` tells that somebody is held."""
+
+    def __init__(self) -> None:
+        self.entered, self.release = Event(), Event()
+
+    def __call__(self, rows: Sequence[Sequence[int]]) -> None:
+        self.entered.set()
+        assert self.release.wait(20)
+
+
+@pytest.fixture
+def hold(faults: Faults) -> Iterator[Hold]:
+    """Hold every batch from now on. It is released at the end of the test at the latest."""
+    held = Hold()
+    faults.before = held
+    yield held
+    held.release.set()

@@ -42,7 +42,10 @@ def test_encoders_are_found_by_role_and_tasks_by_name_and_role(tmp_path: Path, l
     [
         (lambda found: found.encoder("teacher"), "no teacher is loaded; `python -m export teacher` builds one"),
         (lambda found: found.encoder("pupil"), "no such model; there are student and teacher"),
-        (lambda found: found.task("mood", "teacher"), "no teacher is loaded for mood; `python -m training finetune-teacher --task mood`"),
+        (
+            lambda found: found.task("mood", "teacher"),
+            "no teacher is loaded for mood; `python -m training finetune-teacher --task mood`",
+        ),
         (lambda found: found.task("food", "student"), "no such task; loaded are: mood"),
     ],
 )
