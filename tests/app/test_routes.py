@@ -230,7 +230,7 @@ def test_the_documentation_needs_nothing_from_elsewhere(client: TestClient) -> N
 
 
 def test_the_declared_answer_is_the_one_given(client: TestClient) -> None:
-    """orjson writes the answers past the models that declare them; here they meet."""
+    """Orjson writes the answers past the models that declare them; here they meet."""
     from app import schemas
 
     calls = [

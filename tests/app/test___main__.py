@@ -1,0 +1,206 @@
+"""The real command in a process of its own: its port, its signals, its exit codes, what it says when it cannot serve."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event
+
+import pytest
+from bundles import write_encoder
+
+Start = Callable[..., "Process"]
+
+
+class Process:
+    """`python -m app` with some settings, on a free port."""
+
+    def __init__(self, port: int = 0, **settings: object) -> None:
+        self.port = port or free_port()
+        chosen = {"port": self.port, "drain_seconds": 0.2, "threads": 2} | settings
+        names = {f"UNDERSTUDY_{name.upper()}": str(value) for name, value in chosen.items()}
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("UNDERSTUDY_")}
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "app"], env=plain | names, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def call(self, method: str, path: str, content: object = None, **headers: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, json.dumps(content) if content else None, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def encode(self, *sentences: str) -> int:
+        return self.call("POST", "/encode", {"sentences": sentences or ["good"]})[0]
+
+    def wait_until(self, status: int = 200, path: str = "/health/ready") -> "Process":
+        limit = time.monotonic() + 30
+        while time.monotonic() < limit:
+            try:
+                if self.call("GET", path)[0] == status:
+                    return self
+            except OSError:
+                assert self.popen.poll() is None, self.popen.communicate()[1]
+        raise AssertionError(f"{path} never answered {status}")
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Send a signal and wait for the end: the exit code and what stood on standard error."""
+        self.popen.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> tuple[int, str]:
+        error = self.popen.communicate(timeout=30)[1]
+        return self.popen.returncode, error
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def start(models_dir: Path) -> Iterator[Start]:
+    """Start services that are killed after the test if they still run."""
+    with ExitStack() as stack:
+
+        def launch(**settings: object) -> Process:
+            process = Process(**{"models_dir": models_dir} | settings)
+            stack.callback(process.popen.communicate)
+            stack.callback(process.popen.kill)
+            return process
+
+        yield launch
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_zero(start: Start, number: int) -> None:
+    service = start().wait_until()
+    assert service.encode() == 200
+    code, error = service.end(number)
+    assert code == 0, error
+    assert "Traceback" not in error
+    lines = [json.loads(line) for line in error.splitlines()]
+    assert [line["message"] for line in lines if line["logger"] == "app"] == ["settings", "shutting down"]
+
+
+def test_it_ends_while_it_still_loads(start: Start) -> None:
+    code, error = start().wait_until(path="/health/live").end()
+    assert code == 0, error
+
+
+def test_requests_in_flight_at_the_signal_are_all_answered(start: Start) -> None:
+    service = start(drain_seconds=0.5).wait_until()
+    busy = Event()
+
+    def ask_until_refused() -> list[int]:
+        seen: list[int] = []
+        while not seen or seen[-1] == 200:
+            try:
+                seen.append(service.encode(*["good film"] * 50))
+            except ConnectionRefusedError:
+                seen.append(0)
+            if len(seen) > 20:
+                busy.set()
+        return seen
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(ask_until_refused) for _ in range(8)]
+        assert busy.wait(30)
+        code, error = service.end()
+        assert code == 0, error
+        for client in clients:
+            *answered, last = client.result(30)
+            assert set(answered) == {200}
+            assert last in {503, 0}  # told that it is shutting down, or too late to connect
+
+
+def test_draining_shows_before_the_port_closes(start: Start) -> None:
+    service = start(drain_seconds=1).wait_until()
+    service.popen.send_signal(signal.SIGTERM)
+    service.wait_until(503)
+    assert service.call("GET", "/health/live")[0] == 200
+    assert service.ended()[0] == 0
+
+
+def test_hangup_reads_the_models_folder_again(start: Start, tmp_path: Path) -> None:
+    write_encoder(tmp_path)
+    service = start(models_dir=tmp_path).wait_until()
+    write_encoder(tmp_path, "teacher")
+    service.popen.send_signal(signal.SIGHUP)
+    limit = time.monotonic() + 30
+    while b"teacher" not in service.call("GET", "/v1/models")[1]:
+        assert time.monotonic() < limit
+    assert service.encode() == 200
+    assert service.end()[0] == 0
+
+
+def test_a_taken_port_is_one_clear_line(start: Start) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, error = start(port=port).ended()
+    expected = (
+        f"understudy: cannot listen on 127.0.0.1 port {port}: Address already in use; "
+        "UNDERSTUDY_HOST and UNDERSTUDY_PORT choose another\n"
+    )
+    assert (code, error) == (1, expected)
+
+
+def test_a_wrong_setting_is_one_clear_line(start: Start) -> None:
+    code, error = start(thread=2).ended()
+    assert code == 2
+    assert error.startswith("understudy: unknown setting UNDERSTUDY_THREAD; there are ")
+    assert error.count("\n") == 1
+
+
+def test_a_damaged_bundle_ends_it_with_the_reason(start: Start, tmp_path: Path) -> None:
+    file = write_encoder(tmp_path).path("model.onnx")
+    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    code, error = start(models_dir=tmp_path).ended()
+    assert code == 1
+    assert "Traceback" not in error
+    last = json.loads(error.splitlines()[-1])
+    assert last["level"] == "error"
+    assert f"{file} is damaged" in last["message"]
+
+
+def test_a_missing_models_folder_ends_it_with_the_reason(start: Start, tmp_path: Path) -> None:
+    code, error = start(models_dir=tmp_path / "nix").ended()
+    assert code == 1
+    assert "UNDERSTUDY_MODELS_DIR names the one that holds the bundles" in error
+
+
+def test_clients_that_leave_leave_nothing_behind(start: Start) -> None:
+    service = start().wait_until()
+    body = json.dumps({"sentences": ["good film"] * 500}).encode()
+    head = b"POST /encode HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    for sent in (head + body, head + body[:100], head[:20]):
+        for _ in range(30):
+            with socket.create_connection(("127.0.0.1", service.port)) as client:
+                client.sendall(sent)
+    assert service.encode() == 200
+    limit = time.monotonic() + 10
+    while b'understudy_queue_tokens{model="student"} 0.0' not in service.call("GET", "/metrics")[1]:
+        assert time.monotonic() < limit
+    assert service.end()[0] == 0
+
+
+def test_a_slow_body_is_given_up(start: Start) -> None:
+    service = start(deadline_seconds=0.3).wait_until()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
+        client.sendall(b'POST /encode HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"sentences"')
+        assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+    assert service.end()[0] == 0
