@@ -48,22 +48,22 @@ def evaluate_student(run: Run, teacher_source: str, data: Path) -> str:
     def by_teacher(texts: Sequence[str]) -> Vectors:
         return encode(teacher.encoder, tokenize(teacher.tokenizer, texts, teacher.max_tokens))
 
-    return comparison({"student": by_student, "teacher": by_teacher}, data)
+    return comparison({"student": by_student, "teacher": by_teacher}, "teacher", data)
 
 
-def comparison(encoders: Mapping[str, Encode], data: Path) -> str:
+def comparison(encoders: Mapping[str, Encode], reference: str, data: Path) -> str:
     """Give a Markdown table of STS-B dev Spearman and of mean cosine to the teacher in other domains.
 
     Args:
-        encoders: By column; one is called `teacher`.
+        encoders: By column.
+        reference: The column of the teacher.
         data: Folder that holds glue/ and fidelity/.
     """
-    teacher = encoders["teacher"]
     rows = {"STS-B dev Spearman": {name: sts_spearman(encoder, data) for name, encoder in encoders.items()}}
-    cosines = {name: domain_cosines(encoder, teacher, data) for name, encoder in encoders.items()}
-    for domain in cosines["teacher"]:
+    cosines = {name: domain_cosines(encoder, encoders[reference], data) for name, encoder in encoders.items()}
+    for domain in cosines[reference]:
         rows[f"cosine to teacher, {domain}"] = {name: cosines[name][domain] for name in encoders}
-    if cosines["teacher"]:
+    if cosines[reference]:
         rows["cosine to teacher, mean of domains"] = {
             name: float(np.mean(list(found.values()))) for name, found in cosines.items()
         }
@@ -72,7 +72,7 @@ def comparison(encoders: Mapping[str, Encode], data: Path) -> str:
         f"| {title} | " + " | ".join(f"{row[name]:.4f}" for name in encoders) + " |" for title, row in rows.items()
     ]
     spearman = rows["STS-B dev Spearman"]
-    shares = [f"{spearman[name] / spearman['teacher']:.1%}" for name in encoders]
+    shares = [f"{spearman[name] / spearman[reference]:.1%}" for name in encoders]
     return "\n".join([*lines, "| share of the teacher's Spearman | " + " | ".join(shares) + " |"])
 
 

@@ -38,7 +38,7 @@ def test_fidelity_is_the_mean_cosine_per_domain(world: Path):
 
 
 def test_the_table_shows_both_and_the_share(world: Path):
-    table = comparison({"student": compass, "teacher": compass}, world).splitlines()
+    table = comparison({"student": compass, "teacher": compass}, "teacher", world).splitlines()
     assert table[0] == "|  | student | teacher |"
     assert table[2] == "| STS-B dev Spearman | 1.0000 | 1.0000 |"
     assert "| cosine to teacher, winds | 1.0000 | 1.0000 |" in table

@@ -1,0 +1,1 @@
+"""Scripts that print the figures which the README and the model cards quote."""

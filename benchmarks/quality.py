@@ -1,0 +1,89 @@
+"""How good the shipped bundles are, beside the teacher, scored in one run from the files that serve.
+
+python -m benchmarks.quality     needs DATA_DIR (glue/, and fidelity/ for the other domains)
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from app.bundle import HEAD, MODEL, TOKENIZER, Bundle, BundleError, read_bundle
+from app.session import EncoderSession, HeadSession, Vectors
+from app.tokenizer import Tokenizer
+from export.parity import served
+from training.encoding import encode, tokenize
+from training.evaluation import Encode, comparison
+from training.finetuning import load_start
+from training.glue import TASKS, TaskError, read_examples, score
+from training.teacher import load_teacher
+
+
+def bundle_encoder(bundle: Bundle) -> Encode:
+    """Encode texts with a bundle's own graph and tokenizer, as the service does."""
+    return served(Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens), EncoderSession(bundle.path(MODEL)))
+
+
+def weights_encoder(folder: Path) -> Encode:
+    """Encode texts with the float16 weights that a student's bundle carries, in float32 PyTorch."""
+    start = load_start(folder)
+
+    def encode_texts(texts: Sequence[str]) -> Vectors:
+        return encode(start.student, tokenize(start.tokenizer, texts, start.origin["max_tokens"]))
+
+    return encode_texts
+
+
+def teacher_encoder(source: str) -> Encode:
+    """Encode texts with the teacher in float32 PyTorch."""
+    teacher = load_teacher(source)
+
+    def encode_texts(texts: Sequence[str]) -> Vectors:
+        return encode(teacher.encoder, tokenize(teacher.tokenizer, texts, teacher.max_tokens))
+
+    return encode_texts
+
+
+def task_table(models: Path, data: Path) -> str:
+    """Score every task bundle on its dev set, as a Markdown table."""
+    bundles = {bundle.manifest.name: bundle for bundle in map(read_bundle, sorted(models.glob("[!.]*/")))}
+    encoders = {bundle.manifest.space: bundle for bundle in bundles.values() if bundle.has_encoder}
+    lines = ["| task | figure | int8 bundle |", "| --- | --- | ---: |"]
+    for name, bundle in bundles.items():
+        if name in TASKS and bundle.manifest.kind != "encoder":
+            task = TASKS[name]
+            dev = read_examples(task, data, task.dev)
+            encode_texts = bundle_encoder(encoders[bundle.manifest.base or bundle.manifest.space])
+            vectors = encode_texts([text for texts in dev.texts for text in texts])
+            by_row: Vectors = vectors.reshape(len(dev.texts), len(task.texts), -1)
+            figures = score(task, dev.labels, np.asarray(HeadSession(bundle.path(HEAD)).run(by_row)))
+            lines += [f"| {name} | dev {figure} | {value:.4f} |" for figure, value in figures.items()]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("DATA_DIR", "data")))
+    parser.add_argument("--teacher", default="package", help="the installed package, a folder, or a hub id")
+    options = parser.parse_args()
+    try:
+        encoders = {
+            "student int8": bundle_encoder(read_bundle(options.models / "student")),
+            "student float32": weights_encoder(options.models / "student"),
+            "teacher float32": teacher_encoder(options.teacher),
+        }
+        sys.stdout.write(comparison(encoders, "teacher float32", options.data) + "\n\n")
+        sys.stdout.write(task_table(options.models, options.data) + "\n")
+    except (BundleError, TaskError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
