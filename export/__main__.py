@@ -8,6 +8,7 @@ python -m export task    --run runs/sst2        models/sst2, int8, from a fine-t
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 # The TorchScript exporter says on stderr, from C++, that it cannot infer the shape of a packed sequence; parity can.
@@ -64,9 +65,9 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what a user can mend is one line, not a traceback."""
-    options = parser().parse_args()
+    options = parser().parse_args(arguments)
     try:
         options.command(options)
     except (BundleError, ParityError, RunError, TeacherError) as error:

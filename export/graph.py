@@ -16,7 +16,7 @@ from torch import Tensor, nn
 OPSET = 17
 # Sorted from long to short, as packing wants it while tracing; the graph takes rows in any order.
 EXAMPLE_LENGTHS = (7, 5, 2)
-EXAMPLE_TOKEN = 101
+EXAMPLE_TOKEN = 1
 ROWS_AND_TOKENS = {"input_ids": {0: "rows", 1: "tokens"}, "lengths": {0: "rows"}, "vectors": {0: "rows"}}
 
 # Only the TorchScript exporter gives an LSTM its lengths. It warns of its age, and of branches that tracing fixes and

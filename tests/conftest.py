@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# The models here are so small that a second thread only costs.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 WORDS = tuple("the a cat dog sat ran on under mat tree red small very quickly and or not good bad film".split())  # noqa: SIM905
 
 
@@ -52,14 +55,12 @@ def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    """A data folder with one xz file of 400 distinct lines, and SST-2 of 40 and 10 rows."""
+def write_data(folder: Path) -> Path:
+    """Make a data folder: one xz file of 400 distinct lines, and SST-2 of 40 and 10 rows."""
     import numpy as np
 
     rng = np.random.default_rng(0)
     lines = list(dict.fromkeys(" ".join(rng.choice(WORDS, rng.integers(2, 12))) for _ in range(440)))[:400]
-    folder = tmp_path / "data"
     (folder / "corpus").mkdir(parents=True)
     with lzma.open(folder / "corpus" / "lines.txt.xz", "wt") as file:
         file.write("\n".join(lines) + "\n")
@@ -69,6 +70,32 @@ def corpus(tmp_path: Path) -> Path:
     (task / "train.tsv").write_text("\n".join(["sentence\tlabel", *rows[:40]]) + "\n")
     (task / "dev.tsv").write_text("\n".join(["sentence\tlabel", *rows[40:]]) + "\n")
     return folder
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A data folder that a test may change."""
+    return write_data(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def small_student(small_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a small student of the small teacher; read it, but leave it as it is."""
+    from training.checkpoint import Run
+    from training.distillation import distil
+    from training.recipe import Corpus, DistillRecipe, Optimisation, Source, StudentShape
+
+    folder = tmp_path_factory.mktemp("distilled")
+    recipe = DistillRecipe(
+        name="student",
+        teacher=str(small_bert),
+        corpus=Corpus((Source("corpus/lines.txt.xz", 400),), max_tokens=32, held_out=40),
+        student=StudentShape(embedding=16, hidden=16),
+        optimisation=Optimisation(epochs=2, learning_rate=2e-2, batch_rows=32),
+        precision="float32",
+    )
+    distil(recipe, write_data(folder / "data"), folder / "cache", Run(folder / "student"))
+    return folder / "student"
 
 
 @pytest.fixture(scope="session")

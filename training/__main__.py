@@ -8,6 +8,7 @@ python -m training evaluate --run runs/student                          student 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from training.checkpoint import Run, RunError
@@ -82,9 +83,9 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what a user can mend is one line, not a traceback."""
-    options = parser().parse_args()
+    options = parser().parse_args(arguments)
     if options.threads:
         import torch
 

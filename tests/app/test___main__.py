@@ -92,7 +92,7 @@ def test_a_signal_ends_it_with_zero(start: Start, number: int) -> None:
     assert code == 0, error
     assert "Traceback" not in error
     lines = [json.loads(line) for line in error.splitlines()]
-    assert [line["message"] for line in lines if line["logger"] == "app"] == ["settings", "shutting down"]
+    assert [line["message"] for line in lines if line["logger"] in {"app", "app.main"}] == ["settings", "shutting down"]
 
 
 def test_it_ends_while_it_still_loads(start: Start) -> None:

@@ -11,26 +11,16 @@ from export import packing
 from export.packing import export_student, export_task, export_teacher
 from export.parity import ParityError
 from training.checkpoint import Run
-from training.distillation import distil
 from training.encoding import encode
 from training.finetuning import finetune, load_start
 from training.glue import TASKS
-from training.recipe import Corpus, DistillRecipe, FinetuneRecipe, Optimisation, Source, StudentShape
+from training.recipe import FinetuneRecipe, Optimisation
 from training.teacher import load_teacher
 
 
 @pytest.fixture
-def student(small_bert: Path, corpus: Path, tmp_path: Path) -> Run:
-    recipe = DistillRecipe(
-        name="student",
-        teacher=str(small_bert),
-        corpus=Corpus((Source("corpus/lines.txt.xz", 400),), max_tokens=32, held_out=40),
-        student=StudentShape(embedding=16, hidden=16),
-        optimisation=Optimisation(epochs=2, learning_rate=2e-2, batch_rows=32),
-    )
-    run = Run(tmp_path / "runs" / "student")
-    distil(recipe, corpus, tmp_path / "cache", run)
-    return run
+def student(small_student: Path) -> Run:
+    return Run(small_student)
 
 
 def sst2(start: Path, corpus: Path, run: Run, encoder_rate: float) -> Run:

@@ -21,8 +21,8 @@ def recipe(teacher: Path, held_out: int = 40, epochs: int = 12) -> DistillRecipe
 def test_a_student_learns_its_teacher_on_texts_it_has_not_seen(small_bert: Path, corpus: Path, tmp_path: Path):
     before = distil(recipe(small_bert, epochs=1), corpus, tmp_path / "cache", Run(tmp_path / "short"))
     after = distil(recipe(small_bert), corpus, tmp_path / "cache", Run(tmp_path / "long"))
-    assert after["held_out_cosine"] > before["held_out_cosine"] + 0.05
-    assert after["held_out_cosine"] > 0.8
+    assert after["held_out_cosine"] > before["held_out_cosine"] + 0.01
+    assert after["held_out_cosine"] > 0.9
 
 
 def test_a_run_says_what_export_needs_to_know(small_bert: Path, corpus: Path, tmp_path: Path):

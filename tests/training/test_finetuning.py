@@ -5,56 +5,42 @@ import pytest
 import torch
 
 from training.checkpoint import Run, RunError
-from training.distillation import distil
 from training.encoding import encode
 from training.finetuning import encode_together, finetune, load_start
 from training.glue import TASKS
-from training.recipe import Corpus, DistillRecipe, FinetuneRecipe, Optimisation, Source, StudentShape
+from training.recipe import FinetuneRecipe, Optimisation, StudentShape
 from training.student import Student
-
-
-@pytest.fixture
-def start(small_bert: Path, corpus: Path, tmp_path: Path) -> Path:
-    """The run of a small student."""
-    recipe = DistillRecipe(
-        name="small",
-        teacher=str(small_bert),
-        corpus=Corpus((Source("corpus/lines.txt.xz", 400),), max_tokens=32, held_out=40),
-        student=StudentShape(embedding=16, hidden=16),
-        optimisation=Optimisation(epochs=2, learning_rate=2e-2, batch_rows=32),
-    )
-    distil(recipe, corpus, tmp_path / "cache", Run(tmp_path / "student"))
-    return tmp_path / "student"
 
 
 def recipe(encoder_rate: float = 1.0) -> FinetuneRecipe:
     how = Optimisation(epochs=15, learning_rate=2e-2, batch_rows=8)
-    return FinetuneRecipe(name="sst2", optimisation=how, encoder_rate=encoder_rate, dropout=0.0)
+    return FinetuneRecipe(name="sst2", optimisation=how, encoder_rate=encoder_rate, dropout=0.0, precision="float32")
 
 
-def test_a_student_learns_a_task(start: Path, corpus: Path, tmp_path: Path):
+def test_a_student_learns_a_task(small_student: Path, corpus: Path, tmp_path: Path):
     run = Run(tmp_path / "sst2")
-    assert finetune(recipe(), TASKS["sst2"], start, corpus, run)["accuracy"] == 1.0
+    assert finetune(recipe(), TASKS["sst2"], small_student, corpus, run)["accuracy"] == 1.0
     facts = run.facts()
     assert (facts["kind"], facts["labels"], facts["texts"]) == ("classifier", ["negative", "positive"], 1)
 
 
-def test_a_frozen_encoder_keeps_its_weights(start: Path, corpus: Path, tmp_path: Path):
+def test_a_frozen_encoder_keeps_its_weights(small_student: Path, corpus: Path, tmp_path: Path):
     run = Run(tmp_path / "sst2")
-    finetune(recipe(encoder_rate=0), TASKS["sst2"], start, corpus, run)
-    before = load_start(start).student.state_dict()
+    finetune(recipe(encoder_rate=0), TASKS["sst2"], small_student, corpus, run)
+    before = load_start(small_student).student.state_dict()
     after = run.weights()
     assert all(torch.equal(after[f"encoder.{name}"], weight) for name, weight in before.items())
 
 
-def test_a_regression_on_pairs_lowers_its_error(start: Path, corpus: Path, tmp_path: Path):
+def test_a_regression_on_pairs_lowers_its_error(small_student: Path, corpus: Path, tmp_path: Path):
     task = corpus / "glue" / "STS-B"
     task.mkdir()
-    rows = [f"the {a} sat\ta {b} ran on a mat\t{5.0 * (a == b)}" for a in ("cat", "dog") for b in ("cat", "dog")]
+    words = {"good": 2.5, "bad": 0.0}
+    rows = [f"a {a} film\tthe film ran {b}\t{words[a] + words[b]}" for a in words for b in words]
     for name in ("train.tsv", "dev.tsv"):
         (task / name).write_text("\n".join(["sentence1\tsentence2\tscore", *rows * 5]) + "\n")
-    figures = finetune(recipe(), TASKS["stsb"], start, corpus, Run(tmp_path / "stsb"))
-    assert figures["pearson"] > 0.95
+    figures = finetune(recipe(), TASKS["stsb"], small_student, corpus, Run(tmp_path / "stsb"))
+    assert figures["pearson"] > 0.9
 
 
 def test_texts_of_different_lengths_are_encoded_together_as_alone():
@@ -66,10 +52,10 @@ def test_texts_of_different_lengths_are_encoded_together_as_alone():
     assert torch.allclose(together, torch.from_numpy(encode(student, texts)), atol=1e-6)
 
 
-def test_only_a_student_encoder_can_be_started_from(start: Path, corpus: Path, tmp_path: Path):
+def test_only_a_student_encoder_can_be_started_from(small_student: Path, corpus: Path, tmp_path: Path):
     with pytest.raises(RunError, match="no complete run"):
         load_start(tmp_path / "none")
-    finetune(recipe(), TASKS["sst2"], start, corpus, Run(tmp_path / "sst2"))
+    finetune(recipe(), TASKS["sst2"], small_student, corpus, Run(tmp_path / "sst2"))
     with pytest.raises(RunError, match="holds a classifier"):
         load_start(tmp_path / "sst2")
     (tmp_path / "manifest.json").write_text(json.dumps({"name": "teacher", "training": {}}))

@@ -1,15 +1,8 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "training", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+from training.__main__ import main
 
 
 @pytest.mark.parametrize(
@@ -21,12 +14,24 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["evaluate", "--run", "nowhere"], "error: nowhere holds no complete run"),
     ],
 )
-def test_what_a_user_can_mend_is_one_line(arguments: list[str], message: str):
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith(message)
-    assert "Traceback" not in done.stderr
+def test_what_a_user_can_mend_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(message)
 
 
-def test_help_names_the_commands():
-    assert "distill | finetune | evaluate" in run("--help").stdout
+def test_help_names_the_commands(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "distill | finetune | evaluate" in capsys.readouterr().out
+
+
+def test_a_stopped_run_says_how_it_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.distillation.distil", stop)
+    assert main(["distill"]) == 130
+    assert "goes on from the last checkpoint" in capsys.readouterr().err

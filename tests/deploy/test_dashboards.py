@@ -1,0 +1,64 @@
+import json
+from itertools import combinations
+from pathlib import Path
+
+import yaml
+
+from app.metrics import MODEL_ROUTES, MODELS
+from deploy.grafana import dashboards
+
+GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana"
+SHIPPED = json.loads(dashboards.FILE.read_text())
+
+
+def test_the_shipped_dashboard_is_what_the_script_writes(tmp_path):
+    dashboards.write(tmp_path / "fresh.json")
+    fresh = (tmp_path / "fresh.json").read_text()
+    assert dashboards.FILE.read_text() == fresh, "python -m deploy.grafana.dashboards writes it anew"
+
+
+def test_the_first_row_shows_both_models_the_speed_up_and_the_throughput():
+    first = dashboards.ROWS[0].panels
+    assert [panel.title.partition(":")[0].lower() for panel in first[:2]] == list(MODELS)
+    assert [panel.kind for panel in first] == ["timeseries", "timeseries", "stat", "timeseries"]
+    assert "speedup" in first[2].queries[0].expr
+
+
+def test_every_route_that_runs_a_model_can_be_chosen():
+    (choice,) = SHIPPED["templating"]["list"]
+    assert [option["value"] for option in choice["options"]] == list(MODEL_ROUTES)
+    assert choice["query"].split(",") == list(MODEL_ROUTES)
+    assert choice["current"]["value"] == "/encode"
+
+
+def test_panels_fill_the_grid_and_do_not_overlap():
+    cells = [
+        {(x, y) for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])}
+        for p in (panel["gridPos"] for panel in SHIPPED["panels"])
+    ]
+    assert all(not (one & other) for one, other in combinations(cells, 2))
+    covered = set().union(*cells)
+    assert covered == {(x, y) for x in range(dashboards.WIDTH) for y in range(max(y for _, y in covered) + 1)}
+
+
+def test_ids_are_unique_and_every_panel_is_of_a_kind_that_grafana_ships():
+    ids = [panel["id"] for panel in SHIPPED["panels"]]
+    assert len(set(ids)) == len(ids)
+    assert {panel["type"] for panel in SHIPPED["panels"]} <= {"row", "timeseries", "stat", "table"}
+
+
+def test_every_query_asks_the_provisioned_datasource():
+    (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
+    asked = [target["datasource"] for panel in SHIPPED["panels"] for target in panel.get("targets", [])]
+    assert asked
+    assert all(ask == {"type": source["type"], "uid": source["uid"]} for ask in asked)
+
+
+def test_grafana_knows_how_often_prometheus_scrapes():
+    (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
+    scraping = yaml.safe_load((GRAFANA.parent / "prometheus/prometheus.yml").read_text())["global"]
+    assert source["jsonData"]["timeInterval"] == scraping["scrape_interval"]
+
+
+def test_an_average_of_nothing_is_absent_and_not_nan():
+    assert dashboards.mean("understudy_batch_rows").endswith(" > 0)")
