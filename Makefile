@@ -11,11 +11,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 NO_INDEX = { echo "The packages could not be installed: see pip's message above. Is the package index reachable?" >&2; exit 1; }
 
+# as a bare word at the start of a line it would be make's own directive
+EXPORT := export
+
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint check distill export bench clean
+.PHONY: help serve test check distill $(EXPORT) bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+ ?:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@sed -nE 's/^(\$$\(EXPORT\)|[a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | sed 's/$$(EXPORT)/export/' | expand -t 17
 
 serve: $(VENV)/serving models/teacher/manifest.json ## the service on port 8000 (UNDERSTUDY_PORT), with all its set-up
 	@exec $(BIN)/python -m app
@@ -32,7 +35,7 @@ check: $(VENV)/development models/teacher/manifest.json ## the slow tests: real 
 distill: $(VENV)/training ## the shipped student anew, from DATA_DIR (hours on a CPU; resumes)
 	@$(BIN)/python -m training distill --recipe training/recipes/student.toml
 
-export : $(VENV)/training ## models/student and models/sst2 from runs/
+$(EXPORT): $(VENV)/training ## models/student and models/sst2 from runs/
 	@$(BIN)/python -m export student --run runs/student
 	@$(BIN)/python -m export task --run runs/sst2
 
