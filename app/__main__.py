@@ -1,37 +1,17 @@
-"""Serve: `python -m app`. Settings come from UNDERSTUDY_* variables and .env.
+"""Serve: `python -m app`. Settings come from UNDERSTUDY_* variables and .env."""
 
-The port is taken before anything slow, and the signals are the service's own: SIGTERM and SIGINT end it once every
-admitted request is answered, SIGHUP reads the models folder again.
-"""
-
-import asyncio
 import logging
-import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
-import uvicorn
-import uvloop
-
-from app.errors import ReloadError
 from app.logs import FIELDS, configure_logs
-from app.main import create_app
-from app.service import Service
+from app.main import serve
 from app.settings import PREFIX, Settings, SettingsError, read_settings
+from app.supervisor import Supervisor
 
 logger = logging.getLogger("app")
 
 BACKLOG = 2048
-CLOSE_SECONDS = 5  # for connections that stay open after their last answer
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone: uvicorn would close the port at once, and end by the signal instead of with 0."""
-        yield
 
 
 class ListenError(OSError):
@@ -60,66 +40,6 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def serve(settings: Settings, listener: socket.socket) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code is 0 if every admitted request was answered."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, listener))
-
-
-async def _serve(settings: Settings, listener: socket.socket) -> int:
-    app = create_app(settings)
-    service: Service = app.state.service
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="on",
-        ws="none",
-        timeout_graceful_shutdown=CLOSE_SECONDS,
-    )
-    server = _Server(config)
-    stop = _on_signals(service)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    code = await _life(service, stop)
-    server.should_exit = True
-    await serving
-    return code
-
-
-async def _life(service: Service, stop: asyncio.Event) -> int:
-    stopped = asyncio.create_task(stop.wait())
-    loaded = asyncio.create_task(service.loaded.wait())
-    await asyncio.wait({stopped, loaded}, return_when=asyncio.FIRST_COMPLETED)
-    if service.failure:
-        logger.error("not started: %s", service.failure)
-        return 1
-    await stopped
-    logger.info("shutting down")
-    return 0 if await service.drain() else 1
-
-
-def _on_signals(service: Service) -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    reloads: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
-
-    def reload() -> None:
-        task = loop.create_task(_reload(service))
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    return stop
-
-
-async def _reload(service: Service) -> None:
-    with suppress(ReloadError):  # logged where it happened
-        await service.reload()
-
-
 def main() -> int:
     """Serve until a signal ends it; the exit code is 0 then, 1 for bad surroundings, 2 for wrong settings."""
     try:
@@ -134,6 +54,8 @@ def main() -> int:
         print(f"understudy: {error}", file=sys.stderr)  # noqa: T201
         return 1
     logger.info("settings", extra={FIELDS: settings.shown()})
+    if settings.workers > 1:
+        return Supervisor(settings, listener, serve).run()
     return serve(settings, listener)
 
 

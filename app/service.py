@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from app.batcher import Limits
 from app.bundle import BundleError
@@ -18,29 +19,79 @@ logger = logging.getLogger(__name__)
 PULSE_SECONDS = 1.0
 
 
-class Service:
-    """What the routes work with. It belongs to one event loop."""
+Load = Callable[[], Awaitable[None]]
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+
+class Crew(Protocol):
+    """The processes that serve together: all of them take a new set of bundles, or none does."""
+
+    def attach(self, load: Load) -> None:
+        """Be ready to call `load` when the others load; called once, on the event loop."""
+
+    async def agree(self, refusal: str | None) -> str | None:
+        """Tell the others why this process cannot take what it loaded, or None; learn the first refusal of any."""
+
+    async def reload(self, load: Load) -> None:
+        """Have every process load; raises what this one's `load` raises."""
+
+
+class Alone:
+    """The crew of a single process."""
+
+    def attach(self, load: Load) -> None:
+        """Nobody else can ask for it."""
+
+    async def agree(self, refusal: str | None) -> str | None:
+        """Decide alone."""
+        return refusal
+
+    async def reload(self, load: Load) -> None:
+        """Load."""
+        await load()
+
+
+class Service:
+    """What the routes work with. It belongs to one event loop.
+
+    Attributes:
+        loaded: Set once the first loading has ended, well or badly.
+        failure: Why the first loading ended badly.
+        in_flight: Requests that were let in and are not answered.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, crew: Crew) -> None:
         """Nothing is loaded yet."""
         self.settings = settings
         self.metrics = metrics
         self.loaded = asyncio.Event()
         self.failure: str | None = None
+        self.in_flight = 0
+        self._crew = crew
         self._catalogue: Catalogue | None = None
         self._background: list[asyncio.Task[None]] = []
         self._draining = False
-        self.in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._reloading = asyncio.Lock()
-        cores = usable_cores()
-        self._threads = settings.threads or max(1, cores // settings.workers)
+        self._loading = asyncio.Lock()
+        self._threads = settings.threads or max(1, usable_cores() // settings.workers)
         self._limits = Limits(settings.queue_tokens, settings.batch_tokens, settings.batch_rows)
 
     def start(self) -> None:
-        """Begin to load, in the background; `loaded` is set once that has ended, well or badly."""
+        """Begin to load, in the background."""
+        self._crew.attach(self._load)
         self._background = [asyncio.create_task(self._start()), asyncio.create_task(self._pulse())]
+
+    async def reload(self) -> list[str]:
+        """Load the models folder again, and name the bundles that serve now.
+
+        Raises:
+            ReloadError: a bundle cannot be served; what was loaded before stays, in every process.
+        """
+        try:
+            await self._crew.reload(self._load)
+        except BundleError as error:
+            raise ReloadError(f"{error}; what was loaded before stays") from error
+        return self._names()
 
     async def _start(self) -> None:
         try:
@@ -52,40 +103,36 @@ class Service:
             self.failure = f"loading failed: {type(error).__name__}"
         self.loaded.set()
 
-    async def reload(self) -> list[str]:
-        """Load the models folder again, and name the bundles that serve now.
-
-        Raises:
-            ReloadError: a bundle cannot be served; what was loaded before stays.
-        """
-        try:
-            await self._load()
-        except BundleError as error:
-            logger.error("not reloaded: %s", error)
-            raise ReloadError(f"{error}; what was loaded before stays") from error
-        return [bundle.folder.name for bundle in self.catalogue.bundles]
-
     async def _load(self) -> None:
-        """Load the models folder, beside what serves already, and swap. Requests in flight keep what they began with.
-
-        Raises:
-            BundleError: a bundle cannot be served; what was loaded before stays.
-        """
-        async with self._reloading:
-            catalogue = await asyncio.to_thread(
-                load_catalogue, self.settings.models_dir, self._limits, self._threads, self.metrics
-            )
+        """Load beside what serves already, and swap if the whole crew could. Requests keep what they began with."""
+        async with self._loading:
+            catalogue, refusal = None, None
+            try:
+                catalogue = await asyncio.to_thread(
+                    load_catalogue, self.settings.models_dir, self._limits, self._threads, self.metrics
+                )
+            except BundleError as error:
+                refusal = str(error)
+            refusal = await self._crew.agree(refusal)
+            if catalogue is None or refusal is not None:
+                if catalogue:
+                    catalogue.retire()
+                logger.error("not loaded: %s", refusal)
+                raise BundleError(refusal)
             old, self._catalogue = self._catalogue, catalogue
             if old:
                 old.retire()
             self.metrics.show_models(map(describe, catalogue.bundles))
-        logger.info("serving %s", ", ".join(bundle.folder.name for bundle in catalogue.bundles))
+        logger.info("serving %s", ", ".join(self._names()))
+
+    def _names(self) -> list[str]:
+        return [bundle.folder.name for bundle in self.catalogue.bundles]
 
     @property
     def catalogue(self) -> Catalogue:
         """What is loaded; raises UnavailableError while nothing is."""
         if self._catalogue is None:
-            raise UnavailableError("the models are still being loaded and checked")
+            raise UnavailableError(self.failure or "the models are still being loaded and checked")
         return self._catalogue
 
     def shown(self) -> Catalogue | None:
@@ -119,6 +166,8 @@ class Service:
 
     def check_alive(self) -> None:
         """Raises UnavailableError when only a restart helps."""
+        if self.failure:
+            raise UnavailableError(self.failure)
         if self._catalogue:
             self._check_running("DEAD_AFTER_SECONDS", self.settings.dead_after_seconds)
 

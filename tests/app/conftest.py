@@ -8,6 +8,7 @@ from threading import Event
 import pytest
 from bundles import write_encoder, write_task
 from fastapi.testclient import TestClient
+from processes import Process
 
 from app.main import create_app
 from app.session import EncoderSession, Vectors
@@ -86,3 +87,17 @@ def hold(faults: Faults) -> Iterator[Hold]:
     faults.before = held
     yield held
     held.release.set()
+
+
+@pytest.fixture
+def start(models_dir: Path) -> Iterator[Callable[..., Process]]:
+    """Start services that are killed after the test if they still run."""
+    with ExitStack() as stack:
+
+        def launch(**settings: object) -> Process:
+            process = Process(**{"models_dir": models_dir} | settings)
+            stack.callback(process.popen.communicate)
+            stack.callback(process.popen.kill)
+            return process
+
+        yield launch

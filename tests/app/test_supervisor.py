@@ -1,0 +1,100 @@
+"""Two worker processes behind one port."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from bundles import write_encoder
+from processes import Process
+
+Start = Callable[..., Process]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < limit
+
+
+def children(process: Process) -> list[int]:
+    """The workers' process ids."""
+    task = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children")
+    found = [int(number) for number in task.read_text().split()]
+    return [pid for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def total(process: Process, name: str) -> float:
+    lines = process.call("GET", "/metrics")[1].decode().splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+ENCODED = 'understudy_requests_total{model="student",route="/encode",status="200"}'
+
+
+@pytest.mark.slow
+def test_metrics_add_up_over_processes_and_start_from_nothing(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    for _ in range(2):  # the second run finds what the first left, and must not count it
+        service = start(workers=2).wait_until()
+        assert len(children(service)) == 2
+        assert total(service, ENCODED) == 0
+        assert [service.encode() for _ in range(40)] == [200] * 40
+        assert total(service, ENCODED) == 40
+        assert total(service, 'understudy_queue_tokens{model="student"}') == 0
+        os.kill(children(service)[0], signal.SIGKILL)  # leaves its files behind
+        until(lambda: len(children(service)) == 2)
+        code, error = service.wait_until().end()
+        assert code == 0, error
+        (tmp_path / "counter_1.db").write_bytes(b"stale")
+
+
+@pytest.mark.slow
+def test_all_workers_take_new_bundles_or_none_does(start: Start, tmp_path: Path) -> None:
+    write_encoder(tmp_path)
+    service = start(models_dir=tmp_path, workers=2, admin=True, api_key="key").wait_until()
+    key = {"authorization": "Bearer key"}
+    write_encoder(tmp_path, "teacher")
+    assert service.call("POST", "/admin/reload", **key) == (200, b'{"bundles":["student","teacher"]}')
+    for _ in range(20):
+        assert b"teacher" in service.call("GET", "/models", **key)[1]
+    (tmp_path / "half").mkdir()
+    status, body = service.call("POST", "/admin/reload", **key)
+    assert (status, b"half is no bundle" in body) == (409, True)
+    (tmp_path / "half").rmdir()
+    (tmp_path / "teacher").rename(tmp_path / ".teacher")
+    service.popen.send_signal(signal.SIGHUP)
+    until(lambda: all(b"teacher" not in service.call("GET", "/models", **key)[1] for _ in range(10)))
+    assert service.end()[0] == 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_replaced(start: Start) -> None:
+    service = start(workers=2).wait_until()
+    first, second = children(service)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: first not in children(service) and len(children(service)) == 2)
+    service.wait_until()
+    assert second in children(service)
+    assert service.end()[0] == 0
+
+
+@pytest.mark.slow
+def test_a_bundle_that_cannot_be_served_ends_all_workers(start: Start, tmp_path: Path) -> None:
+    code, error = start(models_dir=tmp_path, workers=2).ended()
+    assert code == 1
+    assert "holds no bundle" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_workers_end_when_their_supervisor_is_killed(start: Start) -> None:
+    service = start(workers=2).wait_until()
+    workers = children(service)
+    service.popen.kill()
+    service.popen.wait()
+    until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers))
