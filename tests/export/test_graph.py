@@ -54,6 +54,14 @@ def test_equal_weights_give_equal_bytes():
     assert quantise(first) == quantise(second)
 
 
+def test_weights_take_seven_bits_so_that_no_cpu_saturates():
+    graph = onnx.load_model_from_string(quantise(encoder_graph(student()))).graph
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
+    quantised = [weight for weight in weights if weight.dtype == np.int8 and weight.ndim > 1]
+    assert quantised
+    assert max(int(np.abs(weight.astype(int)).max()) for weight in quantised) <= 64
+
+
 def test_int8_stores_lstm_and_embedding_in_bytes_and_answers_alike(tmp_path: Path):
     torch.manual_seed(0)
     model = Student(StudentShape(embedding=64, hidden=64), vocabulary=300, width=12).eval()
