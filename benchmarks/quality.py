@@ -9,8 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from app.bundle import HEAD, MODEL, TOKENIZER, Bundle, BundleError, read_bundle
 from app.session import EncoderSession, HeadSession, Vectors
 from app.tokenizer import Tokenizer
@@ -18,7 +16,8 @@ from export.parity import served
 from training.encoding import encode, tokenize
 from training.evaluation import Encode, comparison
 from training.finetuning import load_start
-from training.glue import TASKS, TaskError, read_examples, score
+from training.glue import TASKS, read_dev
+from training.task import TaskError
 from training.teacher import load_teacher
 
 
@@ -54,12 +53,11 @@ def task_table(models: Path, data: Path) -> str:
     lines = ["| task | figure | int8 bundle |", "| --- | --- | ---: |"]
     for name, bundle in bundles.items():
         if name in TASKS and bundle.manifest.kind != "encoder":
-            task = TASKS[name]
-            dev = read_examples(task, data, task.dev)
+            task, dev = TASKS[name].task, read_dev(TASKS[name], data)
             encode_texts = bundle_encoder(encoders[bundle.manifest.base or bundle.manifest.space])
             vectors = encode_texts([text for texts in dev.texts for text in texts])
-            by_row: Vectors = vectors.reshape(len(dev.texts), len(task.texts), -1)
-            figures = score(task, dev.labels, np.asarray(HeadSession(bundle.path(HEAD)).run(by_row)))
+            by_row: Vectors = vectors.reshape(len(dev.texts), task.texts, -1)
+            figures = task.score(dev.labels, HeadSession(bundle.path(HEAD)).run(by_row))
             lines += [f"| {name} | dev {figure} | {value:.4f} |" for figure, value in figures.items()]
     return "\n".join(lines)
 

@@ -35,7 +35,7 @@ def student(options: argparse.Namespace) -> None:
 
 def task(options: argparse.Namespace) -> None:
     """Write a task's bundle."""
-    export_task(Run(options.run), options.bundle or MODELS / options.run.name, options.data)
+    export_task(Run(options.run), options.bundle or MODELS / options.run.name)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,11 +43,6 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m export", description=(__doc__ or "").splitlines()[0])
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--bundle", type=Path, help="folder to write (default: models/<name>)")
-    scored = argparse.ArgumentParser(add_help=False)
-    data = Path(os.environ.get("DATA_DIR", "data"))
-    scored.add_argument(
-        "--data", type=Path, default=data, help="folder of glue/, which judges int8 (DATA_DIR, or data/)"
-    )
     commands = parser.add_subparsers(required=True, metavar="teacher | student | task")
 
     command = commands.add_parser("teacher", parents=[shared], help="a BERT-type sentence encoder, as it is")
@@ -55,11 +50,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--precision", choices=("float32", "int8"), default="float32")
     command.set_defaults(command=teacher)
 
-    command = commands.add_parser("student", parents=[shared, scored], help="a distilled student, int8")
+    command = commands.add_parser("student", parents=[shared], help="a distilled student, int8")
     command.add_argument("--run", type=Path, default=Path("runs/student"))
+    data = Path(os.environ.get("DATA_DIR", "data"))
+    command.add_argument("--data", type=Path, default=data, help="holds glue/, which judges int8 (DATA_DIR, or data/)")
     command.set_defaults(command=student)
 
-    command = commands.add_parser("task", parents=[shared, scored], help="a fine-tuned student, int8")
+    command = commands.add_parser("task", parents=[shared], help="a fine-tuned student, int8")
     command.add_argument("--run", type=Path, required=True)
     command.set_defaults(command=task)
     return parser

@@ -22,9 +22,9 @@ from export.parity import INT8_MIN_COSINE, PARITY_MAX_ABS, PASSAGES, SENTENCES, 
 from training.checkpoint import Run
 from training.encoding import encode
 from training.evaluation import sts_spearman
-from training.glue import TASKS, Examples, TaskError, read_examples, score
 from training.head import Head
 from training.student import load_student
+from training.task import Examples, Task, TaskError, examples_from
 from training.teacher import Teacher
 
 INT8_MAX_LOSS = 0.01  # of a task's deciding metric
@@ -99,25 +99,25 @@ def export_student(run: Run, folder: Path, data: Path) -> Bundle:
     return _write(folder, manifest, files)
 
 
-def export_task(run: Run, folder: Path, data: Path) -> Bundle:
+def export_task(run: Run, folder: Path) -> Bundle:
     """Write a task's bundle: its head, and its encoder in int8 unless it shares the frozen one that it started from.
 
     Raises:
         ParityError: a graph answers otherwise than PyTorch, or int8 costs more than it may.
     """
     facts, recipe, tokenizer = run.facts(), run.recipe(), run.tokenizer().to_str().encode()
-    task, weights, start = TASKS[facts["task"]], run.weights(), recipe["from"]
+    task, weights, start = Task(**facts["task"]), run.weights(), recipe["from"]
     student = load_student(start["shape"], _part(weights, "encoder."))
-    head = Head(facts["texts"], facts["width"], max(1, len(facts["labels"])))
+    head = Head(task.texts, facts["width"], task.outputs)
     head.load_state_dict(_part(weights, "head."))
-    activation = "softmax" if facts["labels"] else "none"
+    activation = "softmax" if task.labels else "none"
     scores = Scores(head.eval(), activation)
-    head_bytes = head_graph(scores, facts["texts"], facts["width"])
+    head_bytes = head_graph(scores, task.texts, facts["width"])
     model, served_encoder, figures = _encoder(student, tokenizer, facts["max_tokens"], "int8")
     with _file(head_bytes) as file:
         head_session = HeadSession(file)
-    figures["head_parity_max_abs"] = _head_parity(scores, head_session, facts["texts"], facts["width"])
-    figures |= _task_figures(task.name, scores, student, run, facts["max_tokens"], served_encoder, head_session, data)
+    figures["head_parity_max_abs"] = _head_parity(scores, head_session, task.texts, facts["width"])
+    figures |= _task_figures(task, scores, student, run, facts["max_tokens"], served_encoder, head_session)
 
     def answer(texts: Texts) -> Vectors:
         vectors = np.concatenate([served_encoder([text]) for text in texts])
@@ -125,7 +125,7 @@ def export_task(run: Run, folder: Path, data: Path) -> Bundle:
         return scores_of_row
 
     frozen = recipe["encoder_rate"] == 0 and "space" in start
-    canary = _task_canary(facts["texts"])
+    canary = _task_canary(task.texts)
     files = {HEAD: head_bytes, CANARY: _canary(canary, [answer(texts) for texts in canary])}
     if not frozen:
         files |= {MODEL: model, TOKENIZER: tokenizer}
@@ -133,11 +133,11 @@ def export_task(run: Run, folder: Path, data: Path) -> Bundle:
         "name": folder.name,
         "role": "student",
         "kind": facts["kind"],
-        "inputs": "text" if facts["texts"] == 1 else "pair_apart",
+        "inputs": "text" if task.texts == 1 else "pair_apart",
         "dimensions": facts["width"],
         "max_tokens": facts["max_tokens"],
         "vocabulary": facts["vocabulary"],
-        "labels": facts["labels"],
+        "labels": task.labels,
         "activation": activation,
         "precision": "int8",
         "space": start["space"] if frozen else space_id(model, tokenizer),
@@ -193,37 +193,25 @@ def _sts_figures(student: nn.Module, run: Run, max_tokens: int, encode_int8: Enc
 
 
 def _task_figures(
-    name: str,
-    scores: Scores,
-    student: nn.Module,
-    run: Run,
-    max_tokens: int,
-    encode_int8: Encode,
-    head: HeadSession,
-    data: Path,
+    task: Task, scores: Scores, student: nn.Module, run: Run, max_tokens: int, encode_int8: Encode, head: HeadSession
 ) -> dict[str, float]:
-    task = TASKS[name]
-    try:
-        dev = read_examples(task, data, task.dev)
-    except TaskError as error:
-        _say(f"{name} not scored: {error}")
-        return {}
+    dev = examples_from(run.dev())
     reader = Tokenizer(run.folder / "tokenizer.json", max_tokens)
     flat = [text for texts in dev.texts for text in texts]
     exact = encode(student, [row.ids for row in reader.rows([(text,) for text in flat])])
     with torch.inference_mode():
         exact_scores = scores(torch.from_numpy(_by_row(exact, dev))).numpy()
     small_scores = head.run(_by_row(encode_int8(flat), dev))
-    metric = next(iter(task.metrics))
+    metric = task.metrics[0]
     return _judge(
-        f"{name}_dev_{metric}",
-        score(task, dev.labels, exact_scores)[metric],
-        score(task, dev.labels, small_scores)[metric],
+        f"{task.name}_dev_{metric}",
+        task.score(dev.labels, exact_scores)[metric],
+        task.score(dev.labels, small_scores)[metric],
     )
 
 
 def _by_row(vectors: Vectors, examples: Examples) -> Vectors:
-    by_row: Vectors = vectors.reshape(len(examples.texts), len(examples.texts[0]), -1)
+    by_row: Vectors = vectors.reshape(len(examples), len(examples.texts[0]), -1)
     return by_row
 
 

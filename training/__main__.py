@@ -1,7 +1,8 @@
 """The trainer's command line.
 
 python -m training distill  --recipe training/recipes/student.toml     the student, from open text and a teacher
-python -m training finetune --task sst2                                 a task, from that student
+python -m training finetune --task sst2                                 a task of GLUE, from that student
+python -m training finetune --task mine --train my.tsv --text sentence  a task of your own
 python -m training evaluate --run runs/student                          student and teacher side by side
 """
 
@@ -9,13 +10,16 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from training.checkpoint import Run, RunError
 from training.corpus import CorpusError
-from training.glue import TASKS, TaskError
+from training.glue import TASKS, read_dev, read_train
 from training.recipe import DistillRecipe, FinetuneRecipe, RecipeError, read_recipe
+from training.table import Columns, read_task
 from training.targets import TargetsError
+from training.task import Examples, Task, TaskError
 from training.teacher import TeacherError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -32,12 +36,30 @@ def distill(options: argparse.Namespace) -> None:
 
 
 def finetune(options: argparse.Namespace) -> None:
-    """Fine-tune a student on a task."""
+    """Fine-tune a student on a task of GLUE, or on a table of one's own."""
     from training.finetuning import finetune as fine
 
-    recipe = read_recipe(options.recipe or RECIPES / f"{options.task}.toml", FinetuneRecipe)
-    run = Run(options.run or Path("runs") / recipe.name)
-    show(fine(recipe, TASKS[options.task], options.start, options.data, run), run)
+    own = RECIPES / f"{options.task}.toml"
+    recipe = read_recipe(options.recipe or (own if own.is_file() else RECIPES / "task.toml"), FinetuneRecipe)
+    if options.frozen:
+        recipe = replace(recipe, encoder_rate=0.0)
+    task, train, dev = read_rows(options, recipe.seed)
+    run = Run(options.run or Path("runs") / task.name)
+    show(fine(recipe, task, train, dev, options.start, run), run)
+
+
+def read_rows(options: argparse.Namespace, seed: int) -> tuple[Task, Examples, Examples]:
+    """Read the rows that the options name; raises TaskError where they do not fit together."""
+    if options.train is None:
+        if options.task not in TASKS:
+            known = ", ".join(TASKS)
+            raise TaskError(f"{options.task!r} is no task of GLUE ({known}); a table of your own needs --train")
+        row = TASKS[options.task]
+        return row.task, read_train(row, options.data), read_dev(row, options.data)
+    if not options.text or len(options.text) > 2:
+        raise TaskError("--train needs --text COLUMN once, or twice for pairs")
+    columns = Columns(tuple(options.text), options.label)
+    return read_task(options.task, options.train, options.dev, columns, seed, regression=options.regression)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -68,12 +90,18 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(command=distill)
 
     command = commands.add_parser("finetune", parents=[shared], help="fine-tune a student on a task")
-    command.add_argument("--task", choices=TASKS, required=True)
-    command.add_argument("--recipe", type=Path, help="default: training/recipes/<task>.toml")
+    command.add_argument("--task", required=True, help=f"one of {', '.join(TASKS)}; or, with --train, a name for yours")
+    command.add_argument("--train", type=Path, help="a table of your own: .tsv, .csv or .jsonl")
+    command.add_argument("--dev", type=Path, help="rows to score it on (default: a tenth of --train, set aside)")
+    command.add_argument("--text", action="append", help="column of the text; give it twice for pairs")
+    command.add_argument("--label", default="label", help="column of the label (default: label)")
+    command.add_argument("--regression", action="store_true", help="the label is a number")
+    command.add_argument("--frozen", action="store_true", help="train only a head on the student's vectors: seconds")
+    command.add_argument("--recipe", type=Path, help="default: training/recipes/<task>.toml, or task.toml")
     command.add_argument(
         "--from", dest="start", type=Path, default=Path("models/student"), help="a student's bundle or run"
     )
-    command.add_argument("--run", type=Path, help="folder of this run (default: runs/<recipe's name>)")
+    command.add_argument("--run", type=Path, help="folder of this run (default: runs/<task>)")
     command.set_defaults(command=finetune)
 
     command = commands.add_parser("evaluate", parents=[shared], help="student and teacher side by side")

@@ -22,6 +22,7 @@ class Run:
     recipe.json      what is being followed; a run never changes its recipe
     facts.json       what export needs to know: sizes, labels, where the rows came from
     tokenizer.json   the encoder's
+    dev.json         fine-tuning only: the labelled rows that the task is scored on
     checkpoint.pt    the newest state, replaced as a whole
     metrics.jsonl    one JSON object per logged step
     """
@@ -50,6 +51,14 @@ class Run:
         """Read what `save_facts` kept."""
         return self._json("facts.json")
 
+    def save_dev(self, rows: Mapping[str, Any]) -> None:
+        """Keep the labelled rows that the task is scored on."""
+        write_atomically(self.folder / "dev.json", json.dumps(rows, ensure_ascii=False).encode())
+
+    def dev(self) -> dict[str, Any]:
+        """Read what `save_dev` kept."""
+        return self._json("dev.json")
+
     def recipe(self) -> dict[str, Any]:
         """Read the recipe as plain values."""
         return self._json("recipe.json")
@@ -66,6 +75,13 @@ class Run:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self.folder / "checkpoint.pt")
+
+    def finish(self, weights: Mapping[str, Any], figures: dict[str, float]) -> dict[str, float]:
+        """Save a training that needs no steps, and give its figures."""
+        self.save({"step": 1, "seconds": 0.0, "model": dict(weights), "average": None, "optimiser": None})
+        self.forget_after(0)
+        self.log(step=1, epoch=1, **figures)
+        return figures
 
     def load(self) -> dict[str, Any] | None:
         """Load the checkpoint; none where the run has not saved one yet."""

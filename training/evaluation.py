@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from training.checkpoint import Run
 from training.encoding import Vectors, encode, tokenize
-from training.glue import TASKS, read_examples, score
+from training.glue import TASKS, read_dev
 from training.student import load_student
 from training.teacher import load_teacher
 
@@ -17,10 +17,10 @@ Encode = Callable[[Sequence[str]], Vectors]
 
 def sts_spearman(encode_texts: Encode, data: Path) -> float:
     """Give the Spearman correlation of cosine and human score on STS-B's dev set (Cer et al. 2017)."""
-    task = TASKS["stsb"]
-    examples = read_examples(task, data, task.dev)
+    row = TASKS["stsb"]
+    examples = read_dev(row, data)
     first, second = (encode_texts([texts[side] for texts in examples.texts]) for side in (0, 1))
-    return score(task, examples.labels, _cosines(first, second)[:, None])["spearman"]
+    return row.task.score(examples.labels, _cosines(first, second)[:, None])["spearman"]
 
 
 def domain_cosines(encode_student: Encode, encode_teacher: Encode, data: Path) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from training.batches import Batches, Rows
 from training.checkpoint import Run, RunError
 from training.encoding import encode, tokenize
-from training.glue import Examples, Task, read_examples, score
-from training.head import Head
+from training.head import Head, fit_head
 from training.loop import fit, parameter_groups
 from training.recipe import FinetuneRecipe, as_dict
 from training.student import Student, load_student
+from training.task import Examples, Task
+
+Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -64,41 +66,47 @@ def encode_together(student: Student, texts: Sequence[Sequence[int]]) -> Tensor:
     return vectors[torch.argsort(order)]
 
 
-def finetune(recipe: FinetuneRecipe, task: Task, start: Path, data: Path, run: Run) -> dict[str, float]:
-    """Fine-tune on a task's training rows; the last epoch's weights are kept, whatever the dev set says of others.
+def finetune(recipe: FinetuneRecipe, task: Task, train: Examples, dev: Examples, start: Path, run: Run) -> Figures:
+    """Fine-tune on a task's rows; the last epoch's weights are kept, whatever the dev rows say of others.
 
     Args:
         recipe: What to do.
         task: On what.
+        train: Labelled rows to learn.
+        dev: Labelled rows to score; the run keeps them, so that the export can judge int8 by them.
         start: A student's bundle or run.
-        data: Folder that holds glue/.
         run: Where to keep the result.
 
     Returns:
-        The task's official metrics on its dev set.
+        The task's metrics on `dev`.
     """
-    train, dev = read_examples(task, data, "train.tsv"), read_examples(task, data, task.dev)
     origin = load_start(start)
     run.start({**as_dict(recipe), "task": task.name, "from": origin.origin}, origin.tokenizer)
-    torch.manual_seed(recipe.seed)
-    student = origin.student
-    width = student.projection.out_features
-    model = TaskModel(student, Head(len(task.texts), width, max(1, len(task.classes)), recipe.dropout))
-    inputs = task_rows(origin.tokenizer, train, recipe.max_tokens)
     run.save_facts(
         {
-            "kind": "classifier" if task.classes else "regressor",
-            "task": task.name,
-            "texts": len(task.texts),
-            "labels": task.labels,
-            "vocabulary": student.embedding.num_embeddings,
-            "width": width,
+            "kind": "classifier" if task.labels else "regressor",
+            "task": asdict(task),
+            "width": origin.student.projection.out_features,
+            "vocabulary": origin.student.embedding.num_embeddings,
             "max_tokens": origin.origin["max_tokens"],
-            "rows": len(train.texts),
+            "rows": len(train),
         }
     )
-    how = recipe.optimisation
+    run.save_dev(dev.plain())
+    torch.manual_seed(recipe.seed)
+    head = Head(task.texts, origin.student.projection.out_features, task.outputs, recipe.dropout)
+    model = TaskModel(origin.student, head)
+    inputs = task_rows(origin.tokenizer, train, recipe.max_tokens)
+
+    def scored(trained: nn.Module) -> Figures:
+        return score_on(trained, task, dev, origin.tokenizer, recipe.max_tokens)
+
+    if recipe.encoder_rate == 0:
+        vectors = encode(model.encoder, [ids for row in inputs for ids in row]).reshape(len(train), task.texts, -1)
+        fit_head(model.head, vectors, train.labels, task)
+        return run.finish(model.state_dict(), scored(model))
     lengths = np.asarray([max(map(len, row)) for row in inputs], dtype=np.int64)
+    how = recipe.optimisation
     rates = {"encoder": how.learning_rate * recipe.encoder_rate, "head": how.learning_rate}
     return fit(
         model,
@@ -109,7 +117,7 @@ def finetune(recipe: FinetuneRecipe, task: Task, start: Path, data: Path, run: R
         run,
         seed=recipe.seed,
         bfloat16=recipe.precision == "bfloat16",
-        evaluate=lambda trained: score_on(trained, task, dev, origin.tokenizer, recipe.max_tokens),
+        evaluate=scored,
     )
 
 
@@ -123,13 +131,13 @@ def task_rows(tokenizer: Tokenizer, examples: Examples, max_tokens: int) -> list
 def task_loss(
     model: nn.Module, task: Task, inputs: Sequence[Sequence[Sequence[int]]], labels: NDArray[np.float64]
 ) -> Callable[[Rows], Tensor]:
-    """Give the loss of a batch: cross-entropy for classes, squared error for values."""
+    """Give the loss of a batch: cross-entropy for labels, squared error for values."""
     classes = torch.from_numpy(labels.astype(np.int64))
     values = torch.from_numpy(labels.astype(np.float32))
 
     def loss_of(rows: Rows) -> Tensor:
         logits = model([inputs[row] for row in rows]).float()
-        if task.classes:
+        if task.labels:
             return nn.functional.cross_entropy(logits, classes[rows])
         return nn.functional.mse_loss(logits[:, 0], values[rows])
 
@@ -137,15 +145,13 @@ def task_loss(
 
 
 @torch.inference_mode()
-def score_on(
-    model: nn.Module, task: Task, examples: Examples, tokenizer: Tokenizer, max_tokens: int
-) -> dict[str, float]:
+def score_on(model: nn.Module, task: Task, examples: Examples, tokenizer: Tokenizer, max_tokens: int) -> Figures:
     """Give the task's metrics on labelled rows, in float32."""
     model.eval()
     flat = [ids for row in task_rows(tokenizer, examples, max_tokens) for ids in row]
-    vectors = encode(model.encoder, flat).reshape(len(examples.texts), len(task.texts), -1)  # type: ignore[arg-type]
+    vectors = encode(model.encoder, flat).reshape(len(examples), task.texts, -1)  # type: ignore[arg-type]
     logits = model.head(torch.from_numpy(vectors))  # type: ignore[operator]
-    return score(task, examples.labels, logits.numpy())
+    return task.score(examples.labels, logits.numpy())
 
 
 def load_start(folder: Path) -> Start:

@@ -1,11 +1,19 @@
 """What a task adds to an encoder: the vectors of one or two texts to logits."""
 
-from typing import Literal
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
 from torch import Tensor, nn
 
-Activation = Literal["softmax", "sigmoid", "none"]
+from training.task import Scores, Task
+
+FOLDS = 3
+ROWS_TO_CHOOSE_ON = 5000
+INVERSE_PENALTIES = (0.1, 1.0, 10.0, 100.0)
 
 
 class Head(nn.Module):
@@ -36,3 +44,37 @@ def features(vectors: Tensor) -> Tensor:
         return vectors[:, 0]
     first, second = vectors.unbind(dim=1)
     return torch.cat([first, second, (first - second).abs(), first * second], dim=1)
+
+
+@torch.no_grad()
+def fit_head(head: Head, vectors: NDArray[np.float32], labels: Scores, task: Task) -> None:
+    """Fit a head on fixed vectors to its optimum: logistic regression for labels, ridge regression for values.
+
+    The penalty is chosen by cross-validation within the rows given, where every label has enough of them.
+
+    Args:
+        head: Filled in place.
+        vectors: (rows, texts, width).
+        labels: (rows), label numbers or values.
+        task: Says which.
+    """
+    inputs = features(torch.from_numpy(vectors)).numpy()  # (rows, features)
+    if task.labels:
+        model = _best(LogisticRegression(max_iter=2000), "C", INVERSE_PENALTIES, inputs, labels.astype(int))
+        weights, bias = model.coef_, model.intercept_
+        if len(weights) == 1:  # of two labels there is one row, z: softmax([-z/2, z/2]) is its sigmoid
+            weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    else:
+        model = _best(Ridge(), "alpha", tuple(1 / value for value in INVERSE_PENALTIES), inputs, labels)
+        weights, bias = model.coef_[None], np.asarray([model.intercept_])
+    head.output.weight.copy_(torch.from_numpy(weights))
+    head.output.bias.copy_(torch.from_numpy(bias))
+
+
+def _best(model: Any, name: str, values: tuple[float, ...], inputs: NDArray[np.float32], labels: NDArray[Any]) -> Any:
+    few = np.random.default_rng(0).permutation(len(labels))[:ROWS_TO_CHOOSE_ON]
+    rarest = np.unique(labels[few], return_counts=True)[1].min() if labels.dtype.kind == "i" else len(few)
+    if rarest >= FOLDS:
+        search = GridSearchCV(model, {name: values}, cv=FOLDS, refit=False).fit(inputs[few], labels[few])
+        model.set_params(**search.best_params_)
+    return model.fit(inputs, labels)

@@ -94,7 +94,8 @@ class FinetuneRecipe:
     """Fine-tuning on one task.
 
     Attributes:
-        encoder_rate: Learning rate of the encoder as a share of the head's; 0 freezes the encoder.
+        encoder_rate: Learning rate of the encoder as a share of the head's; 0 freezes the encoder: the head
+            alone is then fitted, at once, and the other settings do not matter.
         dropout: On the sentence vector, in training only.
     """
 

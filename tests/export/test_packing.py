@@ -13,7 +13,7 @@ from export.parity import ParityError
 from training.checkpoint import Run
 from training.encoding import encode
 from training.finetuning import finetune, load_start
-from training.glue import TASKS
+from training.glue import TASKS, read_dev, read_train
 from training.recipe import FinetuneRecipe, Optimisation
 from training.teacher import load_teacher
 
@@ -24,8 +24,9 @@ def student(small_student: Path) -> Run:
 
 
 def sst2(start: Path, corpus: Path, run: Run, encoder_rate: float) -> Run:
-    how = Optimisation(epochs=2, learning_rate=2e-2, batch_rows=8)
-    finetune(FinetuneRecipe("sst2", how, encoder_rate=encoder_rate), TASKS["sst2"], start, corpus, run)
+    how, row = Optimisation(epochs=2, learning_rate=2e-2, batch_rows=8), TASKS["sst2"]
+    recipe = FinetuneRecipe("sst2", how, encoder_rate=encoder_rate, precision="float32")
+    finetune(recipe, row.task, read_train(row, corpus), read_dev(row, corpus), start, run)
     return run
 
 
@@ -68,7 +69,7 @@ def test_the_weights_in_a_bundle_are_those_of_its_run(student: Run, tmp_path: Pa
 
 def test_a_task_with_an_encoder_of_its_own_is_whole(student: Run, corpus: Path, tmp_path: Path):
     run = sst2(student.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=1.0)
-    bundle = export_task(run, tmp_path / "sst2", corpus)
+    bundle = export_task(run, tmp_path / "sst2")
     assert bundle.has_encoder
     assert bundle.manifest.base is None
     assert (bundle.manifest.labels, bundle.manifest.activation) == (("negative", "positive"), "softmax")
@@ -80,7 +81,7 @@ def test_a_task_with_an_encoder_of_its_own_is_whole(student: Run, corpus: Path, 
 def test_a_frozen_task_is_a_head_on_its_base_and_answers_with_it(student: Run, corpus: Path, tmp_path: Path):
     base = export_student(student, tmp_path / "student", tmp_path)
     run = sst2(base.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=0.0)
-    bundle = export_task(run, tmp_path / "sst2", corpus)
+    bundle = export_task(run, tmp_path / "sst2")
     assert not bundle.has_encoder
     assert bundle.manifest.base == bundle.manifest.space == base.manifest.space
     canary, reader = bundle.canary(), Tokenizer(base.path(TOKENIZER), base.manifest.max_tokens)

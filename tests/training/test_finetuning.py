@@ -1,46 +1,58 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from training.checkpoint import Run, RunError
 from training.encoding import encode
 from training.finetuning import encode_together, finetune, load_start
-from training.glue import TASKS
+from training.glue import TASKS, read_dev, read_train
 from training.recipe import FinetuneRecipe, Optimisation, StudentShape
 from training.student import Student
+from training.task import Examples, Task, examples_from
+
+MOOD = Task("mood", 1, ("bad", "good"), ("accuracy",))
+FILMS = Examples([(f"the film {'not ' * (n % 3)}{MOOD.labels[n % 2]}",) for n in range(50)], np.arange(50.0) % 2)
 
 
 def recipe(encoder_rate: float = 1.0) -> FinetuneRecipe:
     how = Optimisation(epochs=15, learning_rate=2e-2, batch_rows=8)
-    return FinetuneRecipe(name="sst2", optimisation=how, encoder_rate=encoder_rate, dropout=0.0, precision="float32")
+    return FinetuneRecipe("mood", how, encoder_rate=encoder_rate, dropout=0.0, precision="float32")
 
 
-def test_a_student_learns_a_task(small_student: Path, corpus: Path, tmp_path: Path):
-    run = Run(tmp_path / "sst2")
-    assert finetune(recipe(), TASKS["sst2"], small_student, corpus, run)["accuracy"] == 1.0
+def test_a_student_learns_a_task_of_glue_from_its_files(small_student: Path, corpus: Path, tmp_path: Path):
+    row, run = TASKS["sst2"], Run(tmp_path / "sst2")
+    figures = finetune(recipe(), row.task, read_train(row, corpus), read_dev(row, corpus), small_student, run)
+    assert figures["accuracy"] == 1.0
     facts = run.facts()
-    assert (facts["kind"], facts["labels"], facts["texts"]) == ("classifier", ["negative", "positive"], 1)
+    assert (facts["kind"], facts["task"]["labels"], facts["rows"]) == ("classifier", ["negative", "positive"], 40)
 
 
-def test_a_frozen_encoder_keeps_its_weights(small_student: Path, corpus: Path, tmp_path: Path):
-    run = Run(tmp_path / "sst2")
-    finetune(recipe(encoder_rate=0), TASKS["sst2"], small_student, corpus, run)
-    before = load_start(small_student).student.state_dict()
-    after = run.weights()
+def test_a_run_keeps_the_rows_that_score_it(small_student: Path, tmp_path: Path):
+    run = Run(tmp_path / "mood")
+    finetune(recipe(encoder_rate=0), MOOD, FILMS, FILMS, small_student, run)
+    assert examples_from(run.dev()).texts == FILMS.texts
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_its_head_learns(small_student: Path, tmp_path: Path):
+    run = Run(tmp_path / "mood")
+    figures = finetune(recipe(encoder_rate=0), MOOD, FILMS, FILMS, small_student, run)
+    assert figures["accuracy"] > 0.9
+    assert run.final_figures() == figures
+    before, after = load_start(small_student).student.state_dict(), run.weights()
     assert all(torch.equal(after[f"encoder.{name}"], weight) for name, weight in before.items())
 
 
-def test_a_regression_on_pairs_lowers_its_error(small_student: Path, corpus: Path, tmp_path: Path):
-    task = corpus / "glue" / "STS-B"
-    task.mkdir()
+def test_a_regression_on_pairs_is_learnt(small_student: Path, tmp_path: Path):
     words = {"good": 2.5, "bad": 0.0}
-    rows = [f"a {a} film\tthe film ran {b}\t{words[a] + words[b]}" for a in words for b in words]
-    for name in ("train.tsv", "dev.tsv"):
-        (task / name).write_text("\n".join(["sentence1\tsentence2\tscore", *rows * 5]) + "\n")
-    figures = finetune(recipe(), TASKS["stsb"], small_student, corpus, Run(tmp_path / "stsb"))
-    assert figures["pearson"] > 0.9
+    rows = [((f"a {a} film", f"the film ran {b}"), words[a] + words[b]) for a in words for b in words] * 5
+    pairs = Examples([texts for texts, _ in rows], np.asarray([value for _, value in rows]))
+    task = Task("pairs", 2, (), ("pearson",))
+    for rate in (1.0, 0.0):
+        run = Run(tmp_path / f"pairs-{rate}")
+        assert finetune(recipe(rate), task, pairs, pairs, small_student, run)["pearson"] > 0.9
 
 
 def test_texts_of_different_lengths_are_encoded_together_as_alone():
@@ -52,12 +64,12 @@ def test_texts_of_different_lengths_are_encoded_together_as_alone():
     assert torch.allclose(together, torch.from_numpy(encode(student, texts)), atol=1e-6)
 
 
-def test_only_a_student_encoder_can_be_started_from(small_student: Path, corpus: Path, tmp_path: Path):
+def test_only_a_student_encoder_can_be_started_from(small_student: Path, tmp_path: Path):
     with pytest.raises(RunError, match="no complete run"):
         load_start(tmp_path / "none")
-    finetune(recipe(), TASKS["sst2"], small_student, corpus, Run(tmp_path / "sst2"))
+    finetune(recipe(encoder_rate=0), MOOD, FILMS, FILMS, small_student, Run(tmp_path / "mood"))
     with pytest.raises(RunError, match="holds a classifier"):
-        load_start(tmp_path / "sst2")
+        load_start(tmp_path / "mood")
     (tmp_path / "manifest.json").write_text(json.dumps({"name": "teacher", "training": {}}))
     with pytest.raises(RunError, match="no student that can be fine-tuned"):
         load_start(tmp_path)

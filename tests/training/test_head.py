@@ -1,6 +1,11 @@
+import numpy as np
+import pytest
 import torch
 
-from training.head import Head, features
+from training.head import Head, features, fit_head
+from training.task import Task
+
+RNG = np.random.default_rng(0)
 
 
 def test_one_text_gives_its_vector():
@@ -15,3 +20,27 @@ def test_a_pair_gives_both_their_distance_and_their_product():
 
 def test_a_head_gives_one_logit_per_output():
     assert Head(texts=2, width=4, outputs=3)(torch.zeros(5, 2, 4)).shape == (5, 3)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_head_is_fitted_to_labels_that_a_line_separates(classes: int):
+    vectors = RNG.standard_normal((60, 1, 4)).astype(np.float32)
+    labels = vectors[:, 0, :classes].argmax(axis=1).astype(float)
+    head = Head(texts=1, width=4, outputs=classes)
+    fit_head(head, vectors, labels, Task("t", 1, tuple("abc"[:classes]), ("accuracy",)))
+    assert (head(torch.from_numpy(vectors)).argmax(dim=1).numpy() == labels).mean() > 0.95
+
+
+def test_a_head_is_fitted_to_values():
+    vectors = RNG.standard_normal((60, 1, 4)).astype(np.float32)
+    labels = 3 * vectors[:, 0, 1] - 1
+    head = Head(texts=1, width=4, outputs=1)
+    fit_head(head, vectors, labels, Task("t", 1, (), ("pearson",)))
+    assert np.allclose(head(torch.from_numpy(vectors)).detach()[:, 0], labels, atol=0.05)
+
+
+def test_one_row_per_label_is_enough():
+    head = Head(texts=1, width=2, outputs=2)
+    vectors = np.asarray([[[0.0, 1.0]], [[1.0, 0.0]]], np.float32)
+    fit_head(head, vectors, np.asarray([0.0, 1.0]), Task("t", 1, ("a", "b"), ("accuracy",)))
+    assert head(torch.from_numpy(vectors)).argmax(dim=1).tolist() == [0, 1]

@@ -11,6 +11,10 @@ from training.__main__ import main
         (["distill", "--recipe", "none.toml"], "error: cannot read the recipe none.toml"),
         (["distill", "--data", "nowhere"], "error: nowhere/corpus/wiki_core.txt.xz is missing: DATA_DIR"),
         (["finetune", "--task", "sst2", "--data", "nowhere"], "error: nowhere/glue/SST-2/train.tsv is missing"),
+        (["finetune", "--task", "mine"], "error: 'mine' is no task of GLUE"),
+        (["finetune", "--task", "mine", "--train", "a.tsv"], "error: --train needs --text COLUMN"),
+        (["finetune", "--task", "mine", "--train", "a.tsv", "--text", "t"], "error: a.tsv is missing"),
+        (["finetune", "--task", "sst2", "--recipe", "none.toml"], "error: cannot read the recipe none.toml"),
         (["evaluate", "--run", "nowhere"], "error: nowhere holds no complete run"),
     ],
 )
@@ -35,3 +39,12 @@ def test_a_stopped_run_says_how_it_goes_on(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr("training.distillation.distil", stop)
     assert main(["distill"]) == 130
     assert "goes on from the last checkpoint" in capsys.readouterr().err
+
+
+def test_a_table_of_ones_own_becomes_a_task(small_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    rows = "\n".join(f"the film {'good' if n % 2 else 'bad'}\t{'up' if n % 2 else 'down'}" for n in range(40))
+    (tmp_path / "my.tsv").write_text(f"review\tthumb\n{rows}\n")
+    table = ["--train", str(tmp_path / "my.tsv"), "--text", "review", "--label", "thumb"]
+    run = ["--from", str(small_student), "--run", str(tmp_path / "run")]
+    assert main(["finetune", "--task", "thumbs", "--frozen", *table, *run]) == 0
+    assert "accuracy: 1.0000" in capsys.readouterr().out

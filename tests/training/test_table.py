@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+
+from training.table import Columns, find_classes, read_table, read_task
+from training.task import TaskError
+
+MOOD = Columns(("text",), "mood")
+CLASSES = ("bad", "good")
+
+
+def written(folder: Path, name: str, content: str | bytes) -> Path:
+    file = folder / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", "id\ttext\tmood\n1\tso, so\tgood\n2\tno\tbad\n"),
+        ("a.csv", 'text,mood\n"so, so",good\nno,bad\n'),
+        ("a.csv", '\ufefftext,mood\r\n"so, so",good\r\nno,bad\r\n'),
+        ("a.jsonl", '{"text": "so, so", "mood": "good"}\n\n{"mood": "bad", "text": "no"}\n'),
+    ],
+)
+def test_tsv_csv_and_json_lines_read_alike(tmp_path: Path, name: str, content: str):
+    examples = read_table(written(tmp_path, name, content), MOOD, CLASSES)
+    assert examples.texts == [("so, so",), ("no",)]
+    assert examples.labels.tolist() == [1, 0]
+
+
+def test_in_a_tsv_quotes_are_literal_and_only_a_line_feed_ends_a_row(tmp_path: Path):
+    file = written(tmp_path, "a.tsv", 'text\tmood\r\n"a\u2028b\x85c\tgood\r\n')
+    assert read_table(file, MOOD, CLASSES).texts == [('"a\u2028b\x85c',)]
+
+
+def test_in_a_csv_a_quoted_text_may_span_lines(tmp_path: Path):
+    file = written(tmp_path, "a.csv", 'text,mood\n"one\ntwo",good\n')
+    assert read_table(file, MOOD, CLASSES).texts == [("one\ntwo",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.tsv", "text\tmood\nyes\tgood\nno\n", "line 3: 1 columns, expected 2"),
+        ("a.tsv", "text\tmood\nyes\tgood\nno\tmeh\n", r"line 3: label 'meh' is none of \['bad', 'good'\]"),
+        ("a.tsv", "text\tmood\nyes\tgood\n \tbad\n", "line 3: column 'text' is empty"),
+        ("a.tsv", "text\tlabel\nyes\tgood\n", "no column 'mood'; there are"),
+        ("a.tsv", "text\tmood\n", "holds no rows"),
+        ("a.tsv", b"text\tmood\nyes\tgood\ncaf\xe9\tbad\n", "line 3 is not UTF-8"),
+        ("a.jsonl", '{"text": "yes", "mood": "good"}\nno\n', "line 2 is not JSON"),
+        ("a.jsonl", '["yes", "good"]\n', "line 1: expected an object"),
+        ("a.txt", "yes good\n", "ends in .tsv, .csv, .jsonl"),
+    ],
+)
+def test_an_error_names_the_file_and_the_line(tmp_path: Path, name: str, content: str | bytes, message: str):
+    with pytest.raises(TaskError, match=message) as error:
+        read_table(written(tmp_path, name, content), MOOD, CLASSES)
+    assert name in str(error.value)
+
+
+@pytest.mark.parametrize(("value", "message"), [("much", "none of the numbers"), ("nan", "no finite number")])
+def test_a_regression_wants_finite_numbers(tmp_path: Path, value: str, message: str):
+    file = written(tmp_path, "a.tsv", f"text\tmood\nyes\t1.5\nno\t{value}\n")
+    with pytest.raises(TaskError, match=f"line 3: label '{value}' is {message}"):
+        read_table(file, MOOD, ())
+
+
+def test_a_missing_file_says_which_setting_names_its_folder(tmp_path: Path):
+    with pytest.raises(TaskError, match="DATA_DIR"):
+        read_table(tmp_path / "none.tsv", MOOD, CLASSES)
+
+
+def test_classes_are_found_and_one_alone_is_refused(tmp_path: Path):
+    assert find_classes(written(tmp_path, "a.tsv", "text\tmood\na\tgood\nb\tbad\nc\tgood\n"), MOOD) == CLASSES
+    with pytest.raises(TaskError, match="at least two labels"):
+        find_classes(written(tmp_path, "b.tsv", "text\tmood\na\tgood\nb\tgood\n"), MOOD)
+
+
+def test_without_dev_rows_a_tenth_is_set_aside(tmp_path: Path):
+    rows = "\n".join(f"text {n}\t{CLASSES[n % 2]}" for n in range(60))
+    file = written(tmp_path, "a.tsv", f"text\tmood\n{rows}\n")
+    task, train, dev = read_task("mood", file, None, MOOD, seed=1, regression=False)
+    assert (task.texts, task.labels, task.metrics) == (1, CLASSES, ("accuracy", "macro_f1"))
+    assert (len(train), len(dev)) == (54, 6)
+    assert not set(train.texts) & set(dev.texts)
+    assert read_task("mood", file, file, MOOD, seed=1, regression=False)[2].texts[0] == ("text 0",)
+
+
+def test_too_few_rows_to_set_any_aside_ask_for_a_file(tmp_path: Path):
+    file = written(tmp_path, "a.tsv", "text\tmood\na\tgood\nb\tbad\n")
+    with pytest.raises(TaskError, match="--dev"):
+        read_task("mood", file, None, MOOD, seed=1, regression=False)
