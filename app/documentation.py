@@ -66,8 +66,9 @@ def _name_tasks(document: dict[str, Any], catalogue: Catalogue) -> None:
     properties = document["components"]["schemas"]["CompareRequest"]["properties"]
     properties["task"]["anyOf"][0]["enum"] = catalogue.task_names
     content = operation["requestBody"]["content"]["application/json"]
+    inputs = {"sentences": SENTENCES, "pairs": PAIRS}
     content["examples"] = {
-        name: {"value": {"model": role} | ({"sentences": SENTENCES} if task.takes == "sentences" else {"pairs": PAIRS})}
+        f"{name} {role}": {"value": {task.takes: inputs[task.takes], "model": role}}
         for (name, role), task in catalogue.tasks.items()
     }
 

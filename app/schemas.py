@@ -5,7 +5,7 @@ Answers are written from arrays by orjson, past these models; the tests hold the
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from app.bundle import Manifest, Role
 
@@ -15,7 +15,8 @@ EncodingFormat = Annotated[Literal["float", "base64"], Field(description="base64
 ModelName = Annotated[str, Field(description="Who answers: the student or the teacher.")]
 Truncate = Annotated[bool, Field(description="Cut sentences at the model's limit; if false, they are an error.")]
 
-SENTENCES = ["A man is playing a guitar.", "Someone plays an instrument."]
+SENTENCES: list[JsonValue] = ["A man is playing a guitar.", "Someone plays an instrument."]
+EXACTLY_ONE: list[JsonValue] = [{"required": ["sentences"]}, {"required": ["pairs"]}]
 PAIRS = [["A man is playing a guitar.", "Someone plays an instrument."]]
 
 
@@ -28,7 +29,9 @@ class Content(BaseModel):
 class EncodeRequest(Content):
     """Sentences to encode."""
 
-    sentences: Annotated[str | Sentences, Field(examples=[SENTENCES])]
+    model_config = ConfigDict(json_schema_extra={"examples": [{"sentences": SENTENCES}]})
+
+    sentences: str | Sentences
     model: ModelName = "student"
     truncate: Truncate = True
     encoding_format: EncodingFormat = "float"
@@ -37,14 +40,16 @@ class EncodeRequest(Content):
 class Inputs(Content):
     """Sentences or pairs: exactly one of both."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["sentences"]}, {"required": ["pairs"]}]},
-    )
+    model_config = ConfigDict(json_schema_extra={"oneOf": EXACTLY_ONE})
 
-    sentences: Annotated[str | Sentences, Field(examples=[SENTENCES])] = []
+    sentences: str | Sentences = []
     pairs: Annotated[
         list[tuple[str, str]],
-        Field(min_length=1, fail_fast=True, description="For tasks that compare two sentences.", examples=[PAIRS]),
+        Field(
+            min_length=1,
+            fail_fast=True,
+            description="For tasks that compare two sentences.",
+        ),
     ] = []
 
     @model_validator(mode="after")
@@ -64,15 +69,20 @@ class ClassifyRequest(Inputs):
 class CompareRequest(Inputs):
     """Inputs for student and teacher alike."""
 
+    model_config = ConfigDict(json_schema_extra={"oneOf": EXACTLY_ONE, "examples": [{"sentences": SENTENCES}]})
+
     task: Annotated[str | None, Field(description="Compare this task's answers; without it, vectors.")] = None
 
 
 class EmbeddingsRequest(Content):
     """The OpenAI shape: text, or token ids of the model's own tokenizer with its special tokens."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "student", "input": SENTENCES}]})
+
     model: ModelName
     input: Annotated[
-        str | Sentences | Ids | Annotated[list[Ids], Field(min_length=1, fail_fast=True)], Field(examples=[SENTENCES])
+        str | Sentences | Ids | Annotated[list[Ids], Field(min_length=1, fail_fast=True)],
+        Field(description="Text, texts, token ids, or several rows of token ids."),
     ]
     encoding_format: EncodingFormat = "float"
     dimensions: Annotated[int | None, Field(ge=1, description="Accepted if it is the model's own.")] = None

@@ -210,7 +210,7 @@ class Supervisor:
             self._votes[worker] = f"a worker ended with {code}"
             self._count()
         if self._stopping:
-            self._failed |= code != 0
+            self._failed |= worker.serves and code != 0  # one that had not begun had nothing to finish
         elif worker.serves:
             logger.error("worker %s ended with %s; another takes its place", worker.process.pid, code)
             self._workers.append(self._start())

@@ -96,8 +96,7 @@ def start(models_dir: Path) -> Iterator[Callable[..., Process]]:
 
         def launch(**settings: object) -> Process:
             process = Process(**{"models_dir": models_dir} | settings)
-            stack.callback(process.popen.communicate)
-            stack.callback(process.popen.kill)
+            stack.callback(process.kill)
             return process
 
         yield launch

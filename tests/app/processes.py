@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from tempfile import TemporaryFile
 
 
 class Process:
@@ -18,9 +19,8 @@ class Process:
         chosen = {"port": self.port, "drain_seconds": 0.2, "threads": 2} | settings
         names = {f"UNDERSTUDY_{name.upper()}": str(value) for name, value in chosen.items()}
         plain = {name: value for name, value in os.environ.items() if not name.startswith("UNDERSTUDY_")}
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "app"], env=plain | names, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.log = TemporaryFile("w+")  # noqa: SIM115  (a pipe that nobody reads would fill up and hold the service)
+        self.popen = subprocess.Popen([sys.executable, "-m", "app"], env=plain | names, stderr=self.log)
 
     def call(self, method: str, path: str, content: object = None, **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -41,7 +41,7 @@ class Process:
                 if self.call("GET", path)[0] == status:
                     return self
             except OSError:
-                assert self.popen.poll() is None, self.popen.communicate()[1]
+                assert self.popen.poll() is None, self.ended()[1]
         raise AssertionError(f"{path} never answered {status}")
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
@@ -50,8 +50,16 @@ class Process:
         return self.ended()
 
     def ended(self) -> tuple[int, str]:
-        error = self.popen.communicate(timeout=30)[1]
-        return self.popen.returncode, error
+        """Wait for the end: the exit code and what stood on standard error."""
+        code = self.popen.wait(30)
+        self.log.seek(0)
+        return code, self.log.read()
+
+    def kill(self) -> None:
+        """Make sure that it is gone."""
+        self.popen.kill()
+        self.popen.wait()
+        self.log.close()
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""The real command in a process of its own: its port, its signals, its exit codes, what it says when it cannot serve."""
+"""The real command: its port, its signals, its exit codes, and what it says when it cannot serve."""
 
 import json
 import signal

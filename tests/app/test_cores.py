@@ -34,6 +34,7 @@ def test_a_quota_lowers_the_count(tmp_path: Path, files: dict[str, str], cores: 
 
 
 def test_the_affinity_mask_lowers_the_count() -> None:
-    script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import app.cores as c; print(c.usable_cores())"
+    script = "import os; os.sched_setaffinity(0, {%d}); from app.cores import usable_cores; print(usable_cores())"
+    script %= min(os.sched_getaffinity(0))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"

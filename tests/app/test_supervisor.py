@@ -22,8 +22,14 @@ def until(condition: Callable[[], bool]) -> None:
 def children(process: Process) -> list[int]:
     """The workers' process ids."""
     task = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children")
-    found = [int(number) for number in task.read_text().split()]
-    return [pid for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(number) for number in task.read_text().split() if is_worker(number)]
+
+
+def is_worker(pid: str) -> bool:
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def total(process: Process, name: str) -> float:
@@ -47,7 +53,7 @@ def test_metrics_add_up_over_processes_and_start_from_nothing(
         assert total(service, ENCODED) == 40
         assert total(service, 'understudy_queue_tokens{model="student"}') == 0
         os.kill(children(service)[0], signal.SIGKILL)  # leaves its files behind
-        until(lambda: len(children(service)) == 2)
+        until(lambda service=service: len(children(service)) == 2)
         code, error = service.wait_until().end()
         assert code == 0, error
         (tmp_path / "counter_1.db").write_bytes(b"stale")

@@ -1,0 +1,72 @@
+import os
+from pathlib import Path
+
+import pytest
+from bundles import write_encoder, write_task
+
+from app.bundle import Bundle, BundleError, Manifest, read_bundle, space_id, write_bundle
+
+
+def test_a_bundle_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = write_encoder(tmp_path)
+    assert read_bundle(written.folder) == written
+    assert written.has_encoder
+    assert not write_task(tmp_path, base=written).has_encoder
+
+
+def test_writing_again_replaces_the_bundle_and_leaves_no_draft(tmp_path: Path) -> None:
+    write_encoder(tmp_path)
+    again = write_encoder(tmp_path, precision="int8")
+    assert read_bundle(again.folder).manifest.precision == "int8"
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+def test_writing_that_fails_keeps_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = write_encoder(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_encoder(tmp_path, precision="int8")
+    monkeypatch.undo()
+    assert read_bundle(old.folder) == old
+
+
+def test_the_space_changes_with_the_graph_and_with_the_tokenizer() -> None:
+    assert len({space_id(b"a", b"b"), space_id(b"a", b"c"), space_id(b"c", b"b"), space_id(b"ab", b"")}) == 4
+
+
+def facts(bundle: Bundle, **changes: object) -> dict[str, object]:
+    return bundle.manifest.model_dump(exclude={"files"}) | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "classifier", "labels": ("a", "b")}, "a task bundle lists head.onnx"),
+        ({"labels": ("a", "b")}, "nothing else names any"),
+        ({"name": "../up"}, "should match pattern"),
+        ({"canary_tolerance": 0}, "greater than 0"),
+        ({"colour": "red"}, "not permitted"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
+    student = write_encoder(tmp_path)
+    files = {file: student.path(file).read_bytes() for file in student.manifest.files}
+    with pytest.raises(ValueError, match=message):
+        write_bundle(tmp_path / "other", facts(student, **changes), files)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_head_needs_exactly_one_encoder(tmp_path: Path) -> None:
+    own = write_task(tmp_path)
+    with pytest.raises(ValueError, match=r"either model\.onnx and tokenizer\.json of its own or a base"):
+        Manifest.model_validate(own.manifest.model_dump() | {"base": "0" * 16})
+
+
+def test_an_unreadable_manifest_is_a_bundle_error(tmp_path: Path) -> None:
+    (tmp_path / "student" / "manifest.json").mkdir(parents=True)
+    with pytest.raises(BundleError, match="cannot be read: Is a directory"):
+        read_bundle(tmp_path / "student")

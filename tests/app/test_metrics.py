@@ -1,0 +1,44 @@
+from itertools import pairwise
+from pathlib import Path
+
+from app.metrics import DURATIONS, MODEL_ROUTES, MODELS, REASONS, STAGES, Metrics, clear_stale
+
+
+def test_every_series_is_there_before_any_traffic() -> None:
+    text = Metrics().exposition().decode()
+    for model in MODELS:
+        for stage in STAGES:
+            assert f'understudy_stage_duration_seconds_count{{model="{model}",stage="{stage}"}} 0.0' in text
+        for route in MODEL_ROUTES:
+            assert f'understudy_requests_total{{model="{model}",route="{route}",status="200"}} 0.0' in text
+            assert f'understudy_request_duration_seconds_count{{model="{model}",route="{route}"}} 0.0' in text
+        for reason in REASONS.values():
+            assert f'understudy_rejected_total{{model="{model}",reason="{reason}"}} 0.0' in text
+        for name in ("batch_rows_count", "batch_tokens_count", "batch_padding_ratio_count", "truncated_total"):
+            assert f'understudy_{name}{{model="{model}"}} 0.0' in text
+        for name in ("queue_tokens", "queue_oldest_age_seconds"):
+            assert f'understudy_{name}{{model="{model}"}} 0.0' in text
+
+
+def test_the_buckets_resolve_a_student_and_reach_a_slow_teacher() -> None:
+    assert DURATIONS[0] == 50e-6
+    assert 7 < DURATIONS[-1] <= 10
+    assert all(1.39 < upper / lower < 1.41 for lower, upper in pairwise(DURATIONS))
+
+
+def test_a_bundle_that_is_gone_drops_to_zero() -> None:
+    metrics = Metrics()
+    metrics.show_models([("student", "student", "a", "1")])
+    metrics.show_models([("student", "student", "b", "2")])
+    text = metrics.exposition().decode()
+    assert 'understudy_model_info{model="student",role="student",sha256="1",space="a"} 0.0' in text
+    assert 'understudy_model_info{model="student",role="student",sha256="2",space="b"} 1.0' in text
+
+
+def test_stale_files_of_an_earlier_run_are_cleared(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    clear_stale(folder)
+    (folder / "counter_1.db").touch()
+    (folder / "notes.txt").touch()
+    clear_stale(folder)
+    assert [file.name for file in folder.iterdir()] == ["notes.txt"]

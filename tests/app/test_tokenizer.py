@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+from bundles import MAX_TOKENS, tokenizer_json
+from tokenizers import Tokenizer as RustTokenizer
+
+from app.bundle import BundleError
+from app.tokenizer import Tokenizer
+
+
+def test_padding_and_limits_that_a_checkpoint_ships_with_are_undone(tmp_path: Path) -> None:
+    shipped = RustTokenizer.from_buffer(tokenizer_json())
+    shipped.enable_padding(length=128)
+    shipped.enable_truncation(4)
+    shipped.save(str(tmp_path / "tokenizer.json"))
+    (row,) = Tokenizer(tmp_path / "tokenizer.json", MAX_TOKENS).rows([("good bad film food a",)])
+    assert (len(row.ids), row.truncated) == (7, False)
+
+
+@pytest.mark.parametrize(("words", "length", "truncated"), [(14, 16, False), (15, 16, True), (5000, 16, True)])
+def test_longer_text_is_cut_at_the_limit_and_reported(tmp_path: Path, words: int, length: int, truncated: bool) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_json())
+    (row,) = Tokenizer(tmp_path / "tokenizer.json", MAX_TOKENS).rows([("good " * words,)])
+    assert (len(row.ids), row.truncated) == (length, truncated)
+
+
+def test_joined_pairs_make_one_row(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_json())
+    single, joined = Tokenizer(tmp_path / "tokenizer.json", MAX_TOKENS).rows([("good",), ("good", "bad")])
+    assert (len(single.ids), len(joined.ids)) == (3, 5)
+
+
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(BundleError, match="is not a tokenizer"):
+        Tokenizer(tmp_path / "tokenizer.json", MAX_TOKENS)
