@@ -1,8 +1,10 @@
 """Corpus files in, distinct texts out: sampled lines, and passages of consecutive lines."""
 
+import csv
 import gzip
+import json
 import lzma
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -10,29 +12,33 @@ import numpy as np
 
 from training.recipe import Corpus, Source
 
-OPENERS: dict[str, Callable[..., IO[str]]] = {".txt": open, ".gz": gzip.open, ".xz": lzma.open}
 PASSAGE_LINES = (2, 6)
+COMPRESSED: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open}
+
+Reader = Callable[[Iterable[str], str | None], Iterator[str]]
 
 
 class CorpusError(ValueError):
     """A corpus that cannot be read; the message names the file and what was expected."""
 
 
-def read_lines(path: Path) -> list[str]:
-    """Read the non-empty lines of a plain, gzip or xz text file, in order.
+def read_lines(path: Path, column: str | None = None) -> list[str]:
+    """Read the texts of a file that are not empty, in order.
+
+    Args:
+        path: `.txt`, `.csv`, `.tsv` or `.jsonl`, each also as `.gz` or `.xz`; or `.parquet`.
+        column: Where the text stands; for all but `.txt`.
 
     Raises:
-        CorpusError: when the file is missing, is of another kind, is damaged, or is not UTF-8.
+        CorpusError: the file is missing, is of another kind, is damaged, is not UTF-8, or lacks the column.
     """
-    opener = OPENERS.get(path.suffix)
-    if opener is None:
-        raise CorpusError(f"{path}: expected a file that ends in {', '.join(OPENERS)}")
     try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            return [text for line in lines if (text := line.strip())]
+        return [text for found in _texts(path, column) if (text := found.strip())]
     except FileNotFoundError as error:
         raise CorpusError(f"{path} is missing: DATA_DIR (or --data) names the folder that holds the corpus") from error
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+    except KeyError as error:
+        raise CorpusError(f"{path} has no column {error}: `column` in the recipe names it") from error
+    except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
         raise CorpusError(f"{path} cannot be read: {error}") from error
 
 
@@ -51,5 +57,60 @@ def read_corpus(corpus: Corpus, data: Path, seed: int) -> list[str]:
     texts: dict[str, None] = {}
     for number, source in enumerate(corpus.sources):
         rng = np.random.default_rng([seed, number])
-        texts |= dict.fromkeys(sample_texts(read_lines(data / source.path), source, rng))
+        texts |= dict.fromkeys(sample_texts(read_lines(data / source.path, source.column), source, rng))
     return list(texts)
+
+
+def _texts(path: Path, column: str | None) -> Iterator[str]:
+    if path.suffix == ".parquet":
+        yield from _parquet(path, column)
+        return
+    compressed = path.suffix in COMPRESSED
+    opener = COMPRESSED[path.suffix] if compressed else open
+    form = path.with_suffix("").suffix if compressed else path.suffix
+    reader = READERS.get(form)
+    if reader is None:
+        raise CorpusError(f"{path}: expected {', '.join(READERS)}, also with .gz or .xz, or .parquet")
+    with opener(path, "rt", encoding="utf-8-sig", newline="\n") as lines:
+        yield from reader(lines, column)
+
+
+def _plain(lines: Iterable[str], _column: str | None) -> Iterator[str]:
+    yield from lines
+
+
+def _comma_separated(lines: Iterable[str], column: str | None) -> Iterator[str]:
+    for record in csv.DictReader(lines, strict=True):
+        yield record[str(column)] or ""
+
+
+def _tab_separated(lines: Iterable[str], column: str | None) -> Iterator[str]:
+    for record in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
+        yield record[str(column)] or ""
+
+
+def _json_lines(lines: Iterable[str], column: str | None) -> Iterator[str]:
+    for line in lines:
+        if line.strip():
+            yield str(json.loads(line)[str(column)])
+
+
+def _parquet(path: Path, column: str | None) -> Iterator[str]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise CorpusError(f"{path}: reading Parquet needs another package: pip install pyarrow") from error
+    file = parquet.ParquetFile(path)
+    if column not in file.schema_arrow.names:
+        raise KeyError(column)
+    for batch in file.iter_batches(columns=[column]):
+        for value in batch.column(0).to_pylist():
+            yield value or ""
+
+
+READERS: dict[str, Reader] = {
+    ".txt": _plain,
+    ".csv": _comma_separated,
+    ".tsv": _tab_separated,
+    ".jsonl": _json_lines,
+}

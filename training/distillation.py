@@ -1,6 +1,7 @@
 """Approximation: teach the student the teacher's sentence vectors on open text, without any task."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from training.checkpoint import Run, RunError
 from training.corpus import read_corpus
 from training.encoding import encode
 from training.loop import fit, parameter_groups
-from training.losses import cosine_loss
+from training.losses import Loss, mixture
 from training.recipe import DistillRecipe, as_dict
 from training.student import build_student
 from training.targets import Targets, label
@@ -55,7 +56,7 @@ def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run) -> dict[str
         student,
         parameter_groups(student, {"": how.learning_rate}, how.weight_decay),
         Batches(train, targets.lengths[train], recipe.seed, how.batch_rows, how.batch_tokens),
-        approximation(student, targets),
+        approximation(student, targets, mixture(asdict(recipe.loss))),
         how,
         run,
         seed=recipe.seed,
@@ -76,12 +77,12 @@ def split(rows: int, held_out: int, seed: int) -> tuple[Rows, Rows]:
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def approximation(student: nn.Module, targets: Targets) -> Callable[[Rows], Tensor]:
+def approximation(student: nn.Module, targets: Targets, loss: Loss) -> Callable[[Rows], Tensor]:
     """Give the loss of a batch: the student's vectors held against the teacher's."""
 
     def loss_of(rows: Rows) -> Tensor:
         expected = torch.from_numpy(targets.vectors[rows].astype(np.float32))
-        return cosine_loss(student(targets.input_ids(rows)), expected)
+        return loss(student(targets.input_ids(rows)), expected)
 
     return loss_of
 

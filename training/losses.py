@@ -1,13 +1,61 @@
-"""What is minimised, each with its source."""
+"""What distillation minimises, each with its source."""
 
+from collections.abc import Callable, Mapping
+
+import torch
 from torch import Tensor, nn
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cosine_loss(vectors: Tensor, targets: Tensor) -> Tensor:
     """One minus the mean cosine between student and teacher (Wu et al. 2020, equation 4).
 
     Args:
-        vectors: (rows, width).
-        targets: (rows, width).
+        vectors: The student's, (rows, width).
+        targets: The teacher's, (rows, width).
     """
     return 1 - nn.functional.cosine_similarity(vectors, targets, dim=1).mean()
+
+
+def squared_loss(vectors: Tensor, targets: Tensor) -> Tensor:
+    """Mean over rows of the squared distance between student and teacher, both of unit length.
+
+    On unit vectors it is twice the cosine loss, so its gradient differs only in size; Reimers and Gurevych 2020 (arXiv
+    2004.09813, equation 1) distil sentence vectors with it.
+
+    Args:
+        vectors: The student's, (rows, width), of unit length.
+        targets: The teacher's, (rows, width).
+    """
+    return (vectors - nn.functional.normalize(targets, dim=1)).square().sum(dim=1).mean()
+
+
+def similarity_loss(vectors: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared difference of the pairwise cosines within the batch: the structure, whatever the axes.
+
+    Similarity-preserving distillation (Tung and Mori 2019, arXiv 1907.09682), with the diagonal, which is always right,
+    left out. Zero for a batch of one row.
+
+    Args:
+        vectors: The student's, (rows, width).
+        targets: The teacher's, (rows, width).
+    """
+    if len(vectors) < 2:
+        return vectors.sum() * 0
+    vectors, targets = nn.functional.normalize(vectors, dim=1), nn.functional.normalize(targets, dim=1)
+    off_diagonal = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+    return (vectors @ vectors.t() - targets @ targets.t())[off_diagonal].square().mean()
+
+
+LOSSES: Mapping[str, Loss] = {"cosine": cosine_loss, "squared": squared_loss, "similarity": similarity_loss}
+
+
+def mixture(weights: Mapping[str, float]) -> Loss:
+    """Give the weighted sum of some of LOSSES; those of weight 0 are not computed."""
+    parts = [(LOSSES[name], weight) for name, weight in weights.items() if weight]
+
+    def loss(vectors: Tensor, targets: Tensor) -> Tensor:
+        return torch.stack([weight * part(vectors, targets) for part, weight in parts]).sum()
+
+    return loss

@@ -13,6 +13,8 @@ STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Pooling = Literal["attention", "max", "mean"]
 Recipe = TypeVar("Recipe")
 
 
@@ -22,17 +24,19 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True, config=STRICT)
 class Source:
-    """One corpus file, one sentence a line, below the data folder.
+    """One corpus file below the data folder, one sentence a line or a row.
 
     Attributes:
-        path: Relative to the data folder; `.txt`, `.txt.gz` or `.txt.xz`.
+        path: Relative to the data folder: `.txt`, `.csv`, `.tsv` or `.jsonl`, each also as `.gz` or `.xz`; `.parquet`.
         sentences: How many lines to sample; all of them when there are fewer.
         passages: How many runs of two to six consecutive lines to add, joined into one text.
+        column: Where the sentence stands in a file that has columns.
     """
 
     path: str
     sentences: Count
     passages: Count = 0
+    column: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -46,11 +50,26 @@ class Corpus:
 
 @dataclass(frozen=True, config=STRICT)
 class StudentShape:
-    """Sizes of the BiLSTM: `embedding` per token, `hidden` per direction."""
+    """Sizes of the BiLSTM: `embedding` per token, `hidden` per direction; `pooling` of its states, put side by side."""
 
     embedding: Size = 256
     hidden: Size = 256
     layers: Size = 1
+    pooling: Annotated[tuple[Pooling, ...], Field(min_length=1)] = ("attention", "max", "mean")
+
+
+@dataclass(frozen=True, config=STRICT)
+class LossWeights:
+    """The loss is the weighted sum of those in training/losses.py."""
+
+    cosine: Weight = 1.0
+    squared: Weight = 0.0
+    similarity: Weight = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a loss that is always zero."""
+        if not any(dataclasses.astuple(self)):
+            raise ValueError("at least one loss needs a weight above 0")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -85,6 +104,7 @@ class DistillRecipe:
     corpus: Corpus
     student: StudentShape
     optimisation: Optimisation
+    loss: LossWeights = LossWeights()
     seed: int = 1
     precision: Literal["bfloat16", "float32"] = "bfloat16"
 

@@ -1,13 +1,13 @@
-"""The student: embedding, BiLSTM, three poolings, projection to the teacher's width, unit length."""
+"""The student: embedding, BiLSTM, pooling, projection to the teacher's width, unit length."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from training.recipe import StudentShape
+from training.recipe import Pooling, StudentShape
 
 
 class Student(nn.Module):
@@ -25,43 +25,56 @@ class Student(nn.Module):
         self.embedding = nn.Embedding(vocabulary, shape.embedding)
         self.lstm = nn.LSTM(shape.embedding, shape.hidden, shape.layers, bidirectional=True)
         self.attention = nn.Linear(states, 1, bias=False)
-        self.projection = nn.Linear(3 * states, width)
+        self.projection = nn.Linear(len(shape.pooling) * states, width)
+        self.pooling = shape.pooling
 
     def forward(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Give one unit vector per row."""
         embedded = self.embedding(input_ids.t())  # (tokens, rows, embedding): time first spares the LSTM a transpose
         if lengths is None:
             states, _ = self.lstm(embedded)  # (tokens, rows, states)
-            pooled = pool(states, self.attention(states), None, None)
+            pooled = pool(self.pooling, states, self.attention(states))
         else:
             packed, _ = self.lstm(pack_padded_sequence(embedded, lengths))
             states, _ = pad_packed_sequence(packed, total_length=input_ids.shape[1])
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)
             padding = (positions.unsqueeze(1) >= lengths).unsqueeze(2)  # (tokens, rows, 1)
-            pooled = pool(states, self.attention(states), padding, lengths)
+            pooled = pool(self.pooling, states, self.attention(states), padding, lengths)
         return nn.functional.normalize(self.projection(pooled).float(), dim=1)
 
 
-def pool(states: Tensor, scores: Tensor, padding: Tensor | None, lengths: Tensor | None) -> Tensor:
-    """Pool by attention, maximum and mean.
+def pool(
+    kinds: Sequence[Pooling],
+    states: Tensor,
+    scores: Tensor,
+    padding: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """Pool by attention, maximum or mean, in the order given.
 
     Args:
+        kinds: Which.
         states: (tokens, rows, states); zero where padded.
         scores: (tokens, rows, 1), the attention's logits.
         padding: bool (tokens, rows, 1), true beyond a row's length; none where every row is full.
         lengths: int64 (rows), given together with `padding`.
 
     Returns:
-        (rows, 3 x states).
+        (rows, kinds x states).
     """
-    highest, total = states, states.shape[0]
-    if padding is not None and lengths is not None:
-        scores = scores.masked_fill(padding, float("-inf"))
-        highest = states.masked_fill(padding, float("-inf"))
-        total = lengths.unsqueeze(1).to(states.dtype)  # type: ignore[assignment]
-    weights = torch.softmax(scores.float(), dim=0).to(states.dtype)
-    attended = (weights * states).sum(dim=0)
-    return torch.cat([attended, highest.amax(dim=0), states.sum(dim=0) / total], dim=1)
+
+    def attention() -> Tensor:
+        logits = scores if padding is None else scores.masked_fill(padding, float("-inf"))
+        return (torch.softmax(logits.float(), dim=0).to(states.dtype) * states).sum(dim=0)
+
+    def maximum() -> Tensor:
+        return (states if padding is None else states.masked_fill(padding, float("-inf"))).amax(dim=0)
+
+    def mean() -> Tensor:
+        return states.mean(dim=0) if lengths is None else states.sum(dim=0) / lengths.unsqueeze(1).to(states.dtype)
+
+    poolings = {"attention": attention, "max": maximum, "mean": mean}
+    return torch.cat([poolings[kind]() for kind in kinds], dim=1)
 
 
 @torch.no_grad()

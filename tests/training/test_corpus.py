@@ -1,5 +1,6 @@
 import gzip
 import lzma
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,46 @@ def test_plain_gzip_and_xz_read_alike(tmp_path: Path, name: str, opener):
     assert read_lines(tmp_path / name) == ["one", "two", "three"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'id,text\n1,"one, two"\n2,\n3,three\n'),
+        ("a.tsv", 'id\ttext\n1\tone, two\n3\t"three\n'.replace('"', "")),
+        ("a.jsonl", '{"text": "one, two"}\n\n{"text": "three", "id": 3}\n'),
+    ],
+)
+def test_a_column_of_a_table_reads_like_lines(tmp_path: Path, name: str, content: str):
+    (tmp_path / name).write_text(content)
+    with gzip.open(tmp_path / f"{name}.gz", "wt") as file:
+        file.write(content)
+    assert read_lines(tmp_path / name, "text") == read_lines(tmp_path / f"{name}.gz", "text") == ["one, two", "three"]
+
+
+def test_a_column_of_a_parquet_file_reads_like_lines(tmp_path: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"text": ["one, two", None, "three"]}), tmp_path / "a.parquet")
+    assert read_lines(tmp_path / "a.parquet", "text") == ["one, two", "three"]
+    with pytest.raises(CorpusError, match="no column 'line'"):
+        read_lines(tmp_path / "a.parquet", "line")
+
+
+def test_parquet_without_its_package_names_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(CorpusError, match="pip install pyarrow"):
+        read_lines(tmp_path / "a.parquet", "text")
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.csv", "id,line\n1,one\n"), ("a.jsonl", '{"line": "one"}\n')])
+def test_a_missing_column_is_named(tmp_path: Path, name: str, content: str):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CorpusError, match="no column 'text'"):
+        read_lines(tmp_path / name, "text")
+
+
 def test_a_missing_file_says_which_setting_names_its_folder(tmp_path: Path):
     with pytest.raises(CorpusError, match="DATA_DIR"):
         read_lines(tmp_path / "none.txt")
@@ -26,7 +67,8 @@ def test_a_missing_file_says_which_setting_names_its_folder(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"one", "ends in"),
+        ("a.doc", b"one", "expected .txt, .csv, .tsv, .jsonl"),
+        ("a.jsonl", b"one", "cannot be read"),
         ("a.txt", b"caf\xe9", "cannot be read"),
         ("a.txt.xz", b"not xz", "cannot be read"),
         ("a.txt.gz", b"not gzip", "cannot be read"),

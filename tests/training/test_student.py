@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 import torch
 
 from training.encoding import encode
-from training.recipe import StudentShape
+from training.recipe import Pooling, StudentShape
 from training.student import Student, build_student, load_student, pool
 
 SHAPE = StudentShape(embedding=6, hidden=5, layers=2)
@@ -35,8 +36,19 @@ def test_a_vector_depends_on_the_order_of_tokens():
 
 def test_pooling_is_attention_then_maximum_then_mean():
     states = torch.tensor([[[1.0, -1.0]], [[3.0, 5.0]]])  # two tokens, one row, two states
-    pooled = pool(states, torch.tensor([[[0.0]], [[100.0]]]), None, None)
-    assert pooled.tolist() == [[3.0, 5.0, 3.0, 5.0, 2.0, 2.0]]
+    scores = torch.tensor([[[0.0]], [[100.0]]])
+    assert pool(("attention", "max", "mean"), states, scores).tolist() == [[3.0, 5.0, 3.0, 5.0, 2.0, 2.0]]
+    assert pool(("mean",), states, scores).tolist() == [[2.0, 2.0]]
+
+
+@pytest.mark.parametrize("pooling", [("attention",), ("max",), ("mean", "max")])
+def test_a_student_may_pool_less(pooling: tuple[Pooling, ...]):
+    model = Student(StudentShape(embedding=6, hidden=5, pooling=pooling), vocabulary=20, width=8).eval()
+    assert model.projection.in_features == 10 * len(pooling)
+    padded = torch.tensor([[2, 7, 7, 3], [2, 3, 0, 0]])
+    with torch.inference_mode():
+        together = model(padded, torch.tensor([4, 2]))
+    assert np.allclose(together, encode(model, [[2, 7, 7, 3], [2, 3]]), atol=1e-6)
 
 
 def test_the_embedding_starts_as_the_teachers_reduced_by_pca():
