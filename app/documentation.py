@@ -22,10 +22,11 @@ def complete(generated: dict[str, Any], catalogue: Catalogue | None, settings: S
     if settings.api_key:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}]
-    if catalogue:
+    if catalogue and catalogue.encoders:
         _name_models(schemas, list(catalogue.encoders))
+        _fit_encoders(schemas, catalogue)
+    if catalogue and catalogue.tasks:
         _name_tasks(document, catalogue)
-        _bound_ids(schemas, catalogue)
     return document
 
 
@@ -43,9 +44,11 @@ def _bound(schemas: dict[str, Any], settings: Settings) -> None:
                 kind["maxItems"] = settings.max_sentences
 
 
-def _bound_ids(schemas: dict[str, Any], catalogue: Catalogue) -> None:
+def _fit_encoders(schemas: dict[str, Any], catalogue: Catalogue) -> None:
     manifests = [engine.manifest for engine in catalogue.encoders.values()]
-    for kind in _alternatives(schemas["EmbeddingsRequest"]["properties"]["input"]):
+    properties = schemas["EmbeddingsRequest"]["properties"]
+    properties["dimensions"]["anyOf"][0]["enum"] = sorted({manifest.dimensions for manifest in manifests})
+    for kind in _alternatives(properties["input"]):
         row = kind["items"] if kind.get("type") == "array" and kind["items"].get("type") == "array" else kind
         if row.get("type") == "array" and row["items"].get("type") == "integer":
             row["maxItems"] = min(manifest.max_tokens for manifest in manifests)
@@ -59,8 +62,6 @@ def _name_models(schemas: dict[str, Any], models: list[str]) -> None:
 
 
 def _name_tasks(document: dict[str, Any], catalogue: Catalogue) -> None:
-    if not catalogue.tasks:
-        return
     operation = document["paths"]["/classify/{task}"]["post"]
     operation["parameters"][0]["schema"]["enum"] = catalogue.task_names
     properties = document["components"]["schemas"]["CompareRequest"]["properties"]
