@@ -4,6 +4,8 @@ python -m training distill  --recipe training/recipes/student.toml     the stude
 python -m training finetune --task sst2                                 a task of GLUE, from that student
 python -m training finetune --task mine --train my.tsv --text sentence  a task of your own
 python -m training evaluate --run runs/student                          student and teacher side by side
+
+Training takes several processes as well: torchrun --nproc-per-node 2 -m training distill ...
 """
 
 import argparse
@@ -16,6 +18,7 @@ from pathlib import Path
 from training.checkpoint import Run, RunError
 from training.corpus import CorpusError
 from training.glue import TASKS, read_dev, read_train
+from training.peers import join_peers
 from training.recipe import DistillRecipe, FinetuneRecipe, RecipeError, read_recipe
 from training.table import Columns, read_task
 from training.targets import TargetsError
@@ -31,8 +34,9 @@ def distill(options: argparse.Namespace) -> None:
     from training.distillation import distil
 
     recipe = read_recipe(options.recipe, DistillRecipe)
-    run = Run(options.run or Path("runs") / recipe.name)
-    show(distil(recipe, options.data, options.cache, run), run)
+    with join_peers() as peers:
+        run = Run(options.into or Path("runs") / recipe.name, writes=peers.first)
+        show(distil(recipe, options.data, options.cache, run, peers), run)
 
 
 def finetune(options: argparse.Namespace) -> None:
@@ -44,8 +48,9 @@ def finetune(options: argparse.Namespace) -> None:
     if options.frozen:
         recipe = replace(recipe, encoder_rate=0.0)
     task, train, dev = read_rows(options, recipe.seed)
-    run = Run(options.run or Path("runs") / task.name)
-    show(fine(recipe, task, train, dev, options.start, run), run)
+    with join_peers() as peers:
+        run = Run(options.into or Path("runs") / task.name, writes=peers.first)
+        show(fine(recipe, task, train, dev, options.start, run, peers), run)
 
 
 def read_rows(options: argparse.Namespace, seed: int) -> tuple[Task, Examples, Examples]:
@@ -71,6 +76,8 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def show(figures: dict[str, float], run: Run) -> None:
     """Print the final figures."""
+    if not run.writes:
+        return
     sys.stdout.write("".join(f"{name}: {value:.4f}\n" for name, value in figures.items()) + f"saved in {run.folder}\n")
 
 
@@ -85,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("distill", parents=[shared], help="approximate a teacher's sentence vectors")
     command.add_argument("--recipe", type=Path, default=RECIPES / "student.toml")
-    command.add_argument("--run", type=Path, help="folder of this run (default: runs/<recipe's name>)")
+    command.add_argument("--into", type=Path, help="folder of this run (default: runs/<recipe's name>)")
     command.add_argument("--cache", type=Path, default=Path(".cache"), help="folder for teacher vectors")
     command.set_defaults(command=distill)
 
@@ -101,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--from", dest="start", type=Path, default=Path("models/student"), help="a student's bundle or run"
     )
-    command.add_argument("--run", type=Path, help="folder of this run (default: runs/<task>)")
+    command.add_argument("--into", type=Path, help="folder of this run (default: runs/<task>)")
     command.set_defaults(command=finetune)
 
     command = commands.add_parser("evaluate", parents=[shared], help="student and teacher side by side")

@@ -25,9 +25,12 @@ class Run:
     dev.json         fine-tuning only: the labelled rows that the task is scored on
     checkpoint.pt    the newest state, replaced as a whole
     metrics.jsonl    one JSON object per logged step
+
+    Of several processes that train together one alone `writes`; for the others every writing method does nothing.
     """
 
     folder: Path
+    writes: bool = True
 
     def start(self, recipe: Mapping[str, Any], tokenizer: Tokenizer) -> None:
         """Make the folder, or go on in one with the same recipe.
@@ -35,17 +38,18 @@ class Run:
         Raises:
             RunError: the folder holds a run of another recipe.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(recipe, indent=2, sort_keys=True)
         file = self.folder / "recipe.json"
         if file.is_file() and file.read_text() != text:
-            raise RunError(f"{self.folder} holds a run of another recipe: name another --run, or delete it")
-        write_atomically(file, text.encode())
-        write_atomically(self.folder / "tokenizer.json", tokenizer.to_str().encode())
+            raise RunError(
+                f"{self.folder} holds a run of another recipe: name another folder with --into, or delete it"
+            )
+        self._write("recipe.json", text)
+        self._write("tokenizer.json", tokenizer.to_str())
 
     def save_facts(self, facts: Mapping[str, Any]) -> None:
         """Keep what export needs to know."""
-        write_atomically(self.folder / "facts.json", json.dumps(facts, indent=2, sort_keys=True).encode())
+        self._write("facts.json", json.dumps(facts, indent=2, sort_keys=True))
 
     def facts(self) -> dict[str, Any]:
         """Read what `save_facts` kept."""
@@ -53,7 +57,7 @@ class Run:
 
     def save_dev(self, rows: Mapping[str, Any]) -> None:
         """Keep the labelled rows that the task is scored on."""
-        write_atomically(self.folder / "dev.json", json.dumps(rows, ensure_ascii=False).encode())
+        self._write("dev.json", json.dumps(rows, ensure_ascii=False))
 
     def dev(self) -> dict[str, Any]:
         """Read what `save_dev` kept."""
@@ -69,6 +73,8 @@ class Run:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint."""
+        if not self.writes:
+            return
         draft = self.folder / "checkpoint.draft"
         with draft.open("wb") as file:
             torch.save(dict(state), file)
@@ -108,6 +114,8 @@ class Run:
 
     def log(self, **values: float | int) -> None:
         """Append one line to the metrics."""
+        if not self.writes:
+            return
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(values) + "\n")
 
@@ -123,7 +131,15 @@ class Run:
         file = self.folder / "metrics.jsonl"
         if file.is_file():
             kept = [line for line in file.read_text().splitlines() if _logged_step(line) <= step]
-            write_atomically(file, "".join(line + "\n" for line in kept).encode())
+            self._write("metrics.jsonl", "".join(line + "\n" for line in kept))
+
+    def _write(self, name: str, text: str) -> None:
+        """Write a file so that a reader sees the old content or the new, never a part."""
+        if self.writes:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            draft = self.folder / f"{name}.draft"
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(self.folder / name)
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -131,13 +147,6 @@ class Run:
         except (OSError, ValueError) as error:
             raise RunError(f"{self.folder} holds no complete run: {name}: {error}") from error
         return content
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    draft = file.with_suffix(file.suffix + ".draft")
-    draft.write_bytes(content)
-    draft.replace(file)
 
 
 def _logged_step(line: str) -> float:

@@ -14,13 +14,14 @@ from training.corpus import read_corpus
 from training.encoding import encode
 from training.loop import fit, parameter_groups
 from training.losses import Loss, mixture
+from training.peers import ALONE, Peers
 from training.recipe import DistillRecipe, as_dict
 from training.student import build_student
 from training.targets import Targets, label
 from training.teacher import load_teacher
 
 
-def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run) -> dict[str, float]:
+def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run, peers: Peers = ALONE) -> dict[str, float]:
     """Follow a recipe to its end, from the run's last checkpoint where there is one.
 
     Args:
@@ -28,6 +29,7 @@ def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run) -> dict[str
         data: Folder that the corpus files lie in.
         cache: Folder for teacher vectors, shared by all runs.
         run: Where to keep the result.
+        peers: The processes that train together.
 
     Returns:
         The final figures; `held_out_cosine` is the mean cosine to the teacher on rows never trained on.
@@ -37,7 +39,8 @@ def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run) -> dict[str
     run.start(as_dict(recipe), teacher.tokenizer)
     torch.manual_seed(recipe.seed)
     student = build_student(recipe.student, teacher.word_embeddings(), teacher.width)
-    targets = label(teacher, texts, teacher.max_tokens, cache)
+    with peers.one_after_the_other():
+        targets = label(teacher, texts, teacher.max_tokens, cache)
     train, held_out = split(len(targets), recipe.corpus.held_out, recipe.seed)
     run.save_facts(
         {
@@ -62,6 +65,7 @@ def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run) -> dict[str
         seed=recipe.seed,
         bfloat16=recipe.precision == "bfloat16",
         evaluate=lambda model: {"held_out_cosine": mean_cosine(model, targets, held_out)},
+        peers=peers,
     )
 
 

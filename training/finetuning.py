@@ -19,6 +19,7 @@ from training.checkpoint import Run, RunError
 from training.encoding import encode, tokenize
 from training.head import Head, fit_head
 from training.loop import fit, parameter_groups
+from training.peers import ALONE, Peers
 from training.recipe import FinetuneRecipe, as_dict
 from training.student import Student, load_student
 from training.task import Examples, Task
@@ -66,7 +67,9 @@ def encode_together(student: Student, texts: Sequence[Sequence[int]]) -> Tensor:
     return vectors[torch.argsort(order)]
 
 
-def finetune(recipe: FinetuneRecipe, task: Task, train: Examples, dev: Examples, start: Path, run: Run) -> Figures:
+def finetune(
+    recipe: FinetuneRecipe, task: Task, train: Examples, dev: Examples, start: Path, run: Run, peers: Peers = ALONE
+) -> Figures:
     """Fine-tune on a task's rows; the last epoch's weights are kept, whatever the dev rows say of others.
 
     Args:
@@ -76,6 +79,7 @@ def finetune(recipe: FinetuneRecipe, task: Task, train: Examples, dev: Examples,
         dev: Labelled rows to score; the run keeps them, so that the export can judge int8 by them.
         start: A student's bundle or run.
         run: Where to keep the result.
+        peers: The processes that train together.
 
     Returns:
         The task's metrics on `dev`.
@@ -118,6 +122,7 @@ def finetune(recipe: FinetuneRecipe, task: Task, train: Examples, dev: Examples,
         seed=recipe.seed,
         bfloat16=recipe.precision == "bfloat16",
         evaluate=scored,
+        peers=peers,
     )
 
 

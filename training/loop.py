@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from training.batches import Batches, Rows
 from training.checkpoint import Run
+from training.peers import Peers
 from training.recipe import Optimisation
 
 SECONDS_BETWEEN_SAVES = 60
@@ -57,6 +58,7 @@ def fit(
     seed: int,
     bfloat16: bool,
     evaluate: Callable[[nn.Module], Mapping[str, float]],
+    peers: Peers,
 ) -> dict[str, float]:
     """Train until the last step, from the last checkpoint where there is one, and give the final figures.
 
@@ -73,6 +75,7 @@ def fit(
         seed: Decides dropout.
         bfloat16: Autocast the forward pass.
         evaluate: Called after each epoch, on the weights that would ship.
+        peers: The processes that train together; each batch is shared among them.
     """
     steps = how.epochs * batches.per_epoch
     optimiser = torch.optim.AdamW(groups, lr=how.learning_rate, fused=True)
@@ -80,7 +83,8 @@ def fit(
     first, spent = _resume(run, model, optimiser, average)
     started = time.monotonic() - spent
     saved = time.monotonic()
-    bar = tqdm(total=steps, initial=first, desc=run.folder.name, unit="step")
+    bar = tqdm(total=steps, initial=first, desc=run.folder.name, unit="step", disable=not peers.first)
+    parameters = [parameter for group in groups for parameter in group["params"]]
     losses: list[float] = []
     figures: dict[str, float] = {}
 
@@ -95,25 +99,29 @@ def fit(
             }
         )
 
-    with _stop_signal() as stopped:
+    with _stop_signal() as asked_to_stop:
         for step in range(first, steps):
             torch.manual_seed(seed * 1_000_003 + step)
             share = rate_share(step, steps, how.warmup)
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * share
             rows = batches.rows(step)
-            model.train()
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                loss = loss_of(rows)
-            # rare lengths make small batches: weighting by rows keeps every sentence equal
-            (loss * (len(rows) / how.batch_rows)).backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], how.clip)
+            mine = peers.share(rows)
+            loss = torch.zeros(())
+            if len(mine):
+                model.train()
+                with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                    # rare lengths make small batches: weighting by rows keeps every sentence equal
+                    loss = loss_of(mine) * (len(mine) / how.batch_rows)
+                loss.backward()  # type: ignore[no-untyped-call]
+            summed, stop = peers.add_up(parameters, float(loss.detach()), float(asked_to_stop()))
+            nn.utils.clip_grad_norm_(parameters, how.clip)
             optimiser.step()
             optimiser.zero_grad()
             if average:
                 average.update_parameters(model)
 
-            losses.append(float(loss.detach()))
+            losses.append(summed * how.batch_rows / len(rows))
             done = step + 1
             bar.update()
             if done % STEPS_BETWEEN_LOGS == 0:
@@ -124,13 +132,13 @@ def fit(
             if done % batches.per_epoch == 0:
                 figures = dict(evaluate(average.module if average else model))
                 run.log(step=done, epoch=done // batches.per_epoch, **figures)
-                bar.write(
-                    f"epoch {done // batches.per_epoch}: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items())
-                )
-            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES or stopped() or done == steps:
+                shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+                if peers.first:
+                    bar.write(f"epoch {done // batches.per_epoch}: {shown}")
+            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES or stop or done == steps:
                 save(done)
                 saved = time.monotonic()
-            if stopped():
+            if stop:
                 raise KeyboardInterrupt
     bar.close()
     if average:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from training.batches import Batches, Rows
 from training.checkpoint import Run
 from training.loop import fit, parameter_groups, rate_share
+from training.peers import ALONE
 from training.recipe import Optimisation
 
 LENGTHS = np.random.default_rng(0).integers(1, 5, 200)
@@ -50,6 +51,7 @@ def train(network: nn.Module, run: Run, before: Callable[[], None] = lambda: Non
         run,
         seed=1,
         bfloat16=False,
+        peers=ALONE,
         evaluate=lambda trained: {"norm": float(sum(p.detach().norm() for p in trained.parameters()))},
     )
 

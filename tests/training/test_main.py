@@ -45,6 +45,6 @@ def test_a_table_of_ones_own_becomes_a_task(small_student: Path, tmp_path: Path,
     rows = "\n".join(f"the film {'good' if n % 2 else 'bad'}\t{'up' if n % 2 else 'down'}" for n in range(40))
     (tmp_path / "my.tsv").write_text(f"review\tthumb\n{rows}\n")
     table = ["--train", str(tmp_path / "my.tsv"), "--text", "review", "--label", "thumb"]
-    run = ["--from", str(small_student), "--run", str(tmp_path / "run")]
+    run = ["--from", str(small_student), "--into", str(tmp_path / "run")]
     assert main(["finetune", "--task", "thumbs", "--frozen", *table, *run]) == 0
     assert "accuracy: 1.0000" in capsys.readouterr().out

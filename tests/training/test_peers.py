@@ -1,0 +1,64 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.peers import ALONE, Peers
+
+ROOT = Path(__file__).parents[2]
+
+RECIPE = """
+name = "small"
+teacher = "{teacher}"
+precision = "float32"
+[corpus]
+sources = [{{ path = "corpus/lines.txt.xz", sentences = 400 }}]
+max_tokens = 32
+held_out = 40
+[student]
+embedding = 16
+hidden = 16
+[optimisation]
+epochs = 8
+learning_rate = 1e-2
+batch_rows = 32
+average = 0.9
+"""
+
+
+def test_shares_of_a_batch_hold_every_row_once():
+    rows = np.arange(7)
+    shares = [Peers(rank, 3).share(rows).tolist() for rank in range(3)]
+    assert sorted(row for share in shares for row in share) == rows.tolist()
+    assert Peers(2, 3).share(rows[:2]).tolist() == []
+
+
+def test_a_single_peer_changes_nothing():
+    parameter = torch.ones(2, requires_grad=True)
+    parameter.sum().backward()
+    assert ALONE.add_up([parameter], 1.5, 0.0) == [1.5, 0.0]
+    assert parameter.grad is not None
+    assert parameter.grad.tolist() == [1, 1]
+    assert ALONE.share(np.arange(3)).tolist() == [0, 1, 2]
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line.get("loss", line.get("held_out_cosine")) for line in lines]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(small_bert: Path, corpus: Path, tmp_path: Path):
+    (tmp_path / "small.toml").write_text(RECIPE.format(teacher=small_bert))
+    options = ["--recipe", tmp_path / "small.toml", "--data", corpus, "--cache", tmp_path / "cache", "--threads", "1"]
+    two = ["torch.distributed.run", "--nproc-per-node", "2", "-m", "training"]
+    for name, module in (("one", ["training"]), ("two", two)):
+        command = [sys.executable, "-m", *module, "distill", *map(str, options), "--into", str(tmp_path / name)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    assert len(losses(tmp_path / "one")) > 8
