@@ -180,14 +180,20 @@ class Batcher:
         with self._changed:
             if self._closing:
                 raise RuntimeError("this batcher is closed")
-            if not self._has_room(tokens):
-                self._forget_dropped()
-            if not self._has_room(tokens):
-                raise QueueFullError(self._tokens, self._limits.queue_tokens, self._retry_after())
+            self._require_room(tokens)
             self._waiting.extend(Job(request, index, ids) for index, ids in enumerate(rows))
             self._count(tokens)
             self._changed.notify()
         return request.future
+
+    def require_room(self, tokens: int) -> None:
+        """Refuse a request before any work on it, by an estimate of its tokens.
+
+        Raises:
+            QueueFullError: too many tokens wait already.
+        """
+        with self._changed:
+            self._require_room(tokens)
 
     @property
     def waiting_tokens(self) -> int:
@@ -300,6 +306,12 @@ class Batcher:
             assert request.vectors is not None
             with suppress(InvalidStateError):  # given up meanwhile
                 request.future.set_result(Answer(request.vectors, request.admitted, request.started, finished))
+
+    def _require_room(self, tokens: int) -> None:
+        if not self._has_room(tokens):
+            self._forget_dropped()
+        if not self._has_room(tokens):
+            raise QueueFullError(self._tokens, self._limits.queue_tokens, self._retry_after())
 
     def _has_room(self, tokens: int) -> bool:
         return not self._waiting or self._tokens + tokens <= self._limits.queue_tokens

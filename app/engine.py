@@ -1,8 +1,9 @@
 """An engine: one loaded encoder with its tokenizer and batcher. A task: a head on top of an engine."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal, ParamSpec, TypeVar
@@ -101,6 +102,8 @@ class Engine:
         """
         begun = perf_counter()
         characters = sum(len(text) for texts in inputs for text in texts)
+        with self._refusing():  # tokenising what is refused afterwards is what would bring an overloaded service down
+            self._batcher.require_room(self._estimate(inputs))
         rows = await _unless(characters <= INLINE_CHARACTERS, self._tokenizer.rows, inputs)
         truncated = [index for index, row in enumerate(rows) if row.truncated]
         if truncated and not truncate:
@@ -151,7 +154,9 @@ class Engine:
         for index, row in enumerate(rows):
             if not row:
                 raise InvalidError(f"input {index} has no tokens", "input")
-        answer = await _wait(self._submit(rows))
+        with self._refusing():
+            future = self._batcher.submit(rows)
+        answer = await _wait(future)
         stages = {
             "tokenize": tokenize,
             "queue": answer.started - answer.admitted,
@@ -159,9 +164,16 @@ class Engine:
         }
         return Encoded(answer.vectors, truncated, sum(map(len, rows)), stages)
 
-    def _submit(self, rows: Sequence[Sequence[int]]) -> "Future[Answer]":
+    def _estimate(self, inputs: Sequence[Texts]) -> int:
+        """Guess the tokens: a word piece has about five letters, and each row its special tokens."""
+        limit = self.manifest.max_tokens
+        return sum(min(limit, 2 + sum(map(len, texts)) // 5) for texts in inputs)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Tell a full queue to the client."""
         try:
-            return self._batcher.submit(rows)
+            yield
         except QueueFullError as error:
             raise OverloadedError(
                 f"the {self.manifest.role}'s queue is full: {error.waiting} tokens are waiting, "

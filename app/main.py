@@ -30,6 +30,8 @@ from app.supervisor import Line
 
 logger = logging.getLogger(__name__)
 
+BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 75  # more than the 60 s of common balancers, so that they close idle connections first
 CLOSE_SECONDS = 5  # for connections that stay open after their last answer
 DESCRIPTION = "Sentence vectors and labels from a distilled BiLSTM, beside the BERT encoder that it stands in for."
 
@@ -91,6 +93,8 @@ async def _serve(settings: Settings, listener: socket.socket, crew: Crew) -> int
         server_header=False,
         lifespan="on",
         ws="none",
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=CLOSE_SECONDS,
     )
     server = _Server(config)

@@ -1,0 +1,91 @@
+"""A service in a process of its own and a lean asyncio client for it: what the load scripts share."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+
+START_SECONDS = 60.0
+
+
+class Client:
+    """Requests over as many kept connections as are needed at once."""
+
+    def __init__(self, port: int) -> None:
+        """Talk to this machine's `port`."""
+        self._port = port
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def post(self, path: str, content: object) -> tuple[int, bytes]:
+        """Send JSON: the answer's status and body."""
+        return await self._call("POST", path, orjson.dumps(content))
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """Ask for a page: the answer's status and body."""
+        return await self._call("GET", path, b"")
+
+    async def _call(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
+        writer.write(
+            f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        )
+        answered = await reader.readuntil(b"\r\n\r\n")
+        lines = answered.decode().lower().split("\r\n")
+        length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length:"))
+        answer = await reader.readexactly(length)
+        self._idle.append((reader, writer))
+        return int(answered.split(maxsplit=2)[1]), answer
+
+
+class Service:
+    """`python -m app`, started for a measurement."""
+
+    def __init__(self, process: subprocess.Popen[bytes], client: Client) -> None:
+        """Wrap a process that is ready."""
+        self.client = client
+        self._process = process
+
+    def resident_bytes(self) -> int:
+        """Memory that the process holds now."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@asynccontextmanager
+async def serving(models: Path, **settings: object) -> AsyncIterator[Service]:
+    """Serve a models folder on a free port until the block is left.
+
+    Raises:
+        RuntimeError: the service ended, or was not ready within a minute.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    chosen = {"models_dir": models, "port": port, "log_level": "warning", "drain_seconds": 0} | settings
+    names = {f"UNDERSTUDY_{name.upper()}": str(value) for name, value in chosen.items()}
+    process = subprocess.Popen([sys.executable, "-m", "app"], env={**os.environ, **names})
+    try:
+        client = Client(port)
+        await _until_ready(process, client)
+        yield Service(process, client)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def _until_ready(process: subprocess.Popen[bytes], client: Client) -> None:
+    async with asyncio.timeout(START_SECONDS):
+        while process.poll() is None:
+            try:
+                if (await client.get("/health/ready"))[0] == 200:
+                    return
+            except OSError:
+                pass
+            await asyncio.sleep(0.1)
+    raise RuntimeError(f"the service ended with {process.returncode}")

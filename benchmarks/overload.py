@@ -1,0 +1,135 @@
+"""What happens at three times the load that the service can carry.
+
+python -m benchmarks.overload [--seconds 30] [--model student]
+
+Requests arrive at a fixed rate, whether or not earlier ones are answered. Nothing may be lost or mixed up: every
+request is answered with 200, 429 or 504, and each vector is the one of its own sentence. What is admitted is answered
+soon, and memory stays flat.
+"""
+
+import argparse
+import asyncio
+import base64
+import random
+import statistics
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from benchmarks.client import Client, Service, serving
+
+SENTENCES_PER_REQUEST = 32
+CALLERS = 16
+TRIAL_SECONDS = 5.0
+WORDS = "time year people way day man thing woman life child world school state family group country".split()  # noqa: SIM905
+
+
+@dataclass
+class Tally:
+    """What came back."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)  # of what was answered with 200
+    mixed_up: int = 0
+
+
+class Pool:
+    """Sentences with the vectors that the service gives when each is alone."""
+
+    def __init__(self, sentences: list[str], vectors: NDArray[np.float32]) -> None:
+        """Keep both, in the same order."""
+        self.sentences, self._vectors = sentences, vectors
+
+    def is_right(self, chosen: list[int], answer: bytes) -> bool:
+        """Whether each vector of an answer is nearest to that of its own sentence."""
+        packed = orjson.loads(answer)["embeddings"]
+        found = np.stack([np.frombuffer(base64.b64decode(vector), "<f4") for vector in packed])
+        return bool(((found @ self._vectors.T).argmax(axis=1) == chosen).all())
+
+
+async def make_pool(client: Client, model: str) -> Pool:
+    """Encode 64 sentences of five to thirty words, each alone."""
+    rng = random.Random(1)
+    sentences = [" ".join(rng.choices(WORDS, k=rng.randint(5, 30))) for _ in range(64)]
+    vectors = []
+    for sentence in sentences:
+        _, answer = await client.post("/encode", {"sentences": [sentence], "model": model})
+        vectors.append(orjson.loads(answer)["embeddings"][0])
+    return Pool(sentences, np.array(vectors, dtype=np.float32))
+
+
+async def ask(client: Client, pool: Pool, model: str, tally: Tally) -> None:
+    """Send one request and check its answer."""
+    chosen = random.sample(range(len(pool.sentences)), SENTENCES_PER_REQUEST)
+    sentences = [pool.sentences[place] for place in chosen]
+    begun = time.perf_counter()
+    status, answer = await client.post("/encode", {"sentences": sentences, "model": model, "encoding_format": "base64"})
+    tally.statuses[status] += 1
+    if status == 200:
+        tally.seconds.append(time.perf_counter() - begun)
+        tally.mixed_up += not pool.is_right(chosen, answer)
+
+
+async def capacity(client: Client, pool: Pool, model: str) -> float:
+    """Measure requests per second with some callers that each wait for their answer."""
+    stop, tally = time.perf_counter() + TRIAL_SECONDS, Tally()
+
+    async def caller() -> None:
+        while time.perf_counter() < stop:
+            await ask(client, pool, model, tally)
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    return tally.statuses[200] / TRIAL_SECONDS
+
+
+async def overload(client: Client, pool: Pool, model: str, rate: float, seconds: float) -> Tally:
+    """Send `rate` requests a second, answered or not."""
+    tally = Tally()
+    begun = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+            group.create_task(ask(client, pool, model, tally))
+    return tally
+
+
+async def measure(service: Service, model: str, seconds: float) -> bool:
+    """Print the figures; tells whether all is as promised."""
+    pool = await make_pool(service.client, model)
+    carried = await capacity(service.client, pool, model)
+    before = service.resident_bytes()
+    tally = await overload(service.client, pool, model, 3 * carried, seconds)
+    after = service.resident_bytes()
+    sent = int(3 * carried * seconds)
+    answered = sum(tally.statuses[status] for status in (200, 429, 504))
+    slowest = max(tally.seconds, default=0.0)
+    sys.stdout.write(
+        f"capacity        {carried:,.0f} requests/s of {SENTENCES_PER_REQUEST} sentences ({model})\n"
+        f"sent            {sent:,} in {seconds:g} s, at three times the capacity\n"
+        f"answered        {', '.join(f'{status}: {count:,}' for status, count in sorted(tally.statuses.items()))}\n"
+        f"mixed up        {tally.mixed_up}\n"
+        f"time of 200s    median {statistics.median(tally.seconds or [0]):.3f} s, slowest {slowest:.3f} s\n"
+        f"resident        {before / 2**20:,.0f} MiB before, {after / 2**20:,.0f} MiB after\n"
+    )
+    return answered == sent and not tally.mixed_up
+
+
+async def main() -> int:
+    """Print the figures; the exit code is 1 if anything was lost or mixed up."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overload", description=__doc__)
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--model", choices=["student", "teacher"], default="student")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    options = parser.parse_args()
+    async with serving(options.models) as service:
+        return 0 if await measure(service, options.model, options.seconds) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
