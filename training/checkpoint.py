@@ -41,9 +41,7 @@ class Run:
         text = json.dumps(recipe, indent=2, sort_keys=True)
         file = self.folder / "recipe.json"
         if file.is_file() and file.read_text() != text:
-            raise RunError(
-                f"{self.folder} holds a run of another recipe: name another folder with --into, or delete it"
-            )
+            raise RunError(f"{self.folder} holds a run of another recipe: give another --into, or delete it")
         self._write("recipe.json", text)
         self._write("tokenizer.json", tokenizer.to_str())
 
