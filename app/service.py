@@ -9,7 +9,7 @@ from typing import Protocol
 from app.batcher import Limits
 from app.bundle import BundleError
 from app.cores import usable_cores
-from app.errors import ReloadError, UnavailableError
+from app.errors import OverloadedError, ReloadError, UnavailableError
 from app.metrics import MODELS, Metrics
 from app.registry import Catalogue, describe, load_catalogue
 from app.settings import PREFIX, Settings
@@ -17,6 +17,7 @@ from app.settings import PREFIX, Settings
 logger = logging.getLogger(__name__)
 
 PULSE_SECONDS = 1.0
+TICK_SECONDS = 0.05  # how often the event loop's lateness is taken
 
 
 Load = Callable[[], Awaitable[None]]
@@ -57,6 +58,7 @@ class Service:
         loaded: Set once the first loading has ended, well or badly.
         failure: Why the first loading ended badly.
         in_flight: Requests that were let in and are not answered.
+        lag: How late the event loop runs what is due, in seconds.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, crew: Crew) -> None:
@@ -66,6 +68,7 @@ class Service:
         self.loaded = asyncio.Event()
         self.failure: str | None = None
         self.in_flight = 0
+        self.lag = 0.0
         self._crew = crew
         self._catalogue: Catalogue | None = None
         self._background: list[asyncio.Task[None]] = []
@@ -79,7 +82,8 @@ class Service:
     def start(self) -> None:
         """Begin to load, in the background."""
         self._crew.attach(self._load)
-        self._background = [asyncio.create_task(self._start()), asyncio.create_task(self._pulse())]
+        work = (self._start(), self._pulse(), self._measure_lag())
+        self._background = [asyncio.create_task(each) for each in work]
 
     async def reload(self) -> list[str]:
         """Load the models folder again, and name the bundles that serve now.
@@ -145,9 +149,13 @@ class Service:
 
         Raises:
             UnavailableError: the service is starting or draining.
+            OverloadedError: requests come faster than they can even be read, whatever the models' queues hold.
         """
         if self._draining:
             raise UnavailableError("the service is shutting down")
+        if self.lag > self.settings.lag_seconds:
+            limit = f"{PREFIX}LAG_SECONDS is {self.settings.lag_seconds:g}"
+            raise OverloadedError(f"the service is {self.lag:.2f} s late; {limit}", retry_after=1)
         with self.catalogue.lease() as catalogue:
             self.in_flight += 1
             self._idle.clear()
@@ -187,6 +195,13 @@ class Service:
         while True:
             self.report_queues()
             await asyncio.sleep(PULSE_SECONDS)
+
+    async def _measure_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + TICK_SECONDS
+            await asyncio.sleep(TICK_SECONDS)
+            self.lag = loop.time() - due
 
     def report_queues(self) -> None:
         """Set the queues' ages."""

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     queue_tokens: Annotated[
         Count, Field(description="Tokens that may wait for one model; beyond, requests are refused at once.")
     ] = 2**17
+    lag_seconds: Annotated[
+        Seconds, Field(description="While the process is this late to read requests, new ones are refused unread.")
+    ] = 0.5
     batch_tokens: Annotated[
         Count, Field(description="Padded tokens in a batch: larger is more throughput, smaller is less waiting.")
     ] = 2048

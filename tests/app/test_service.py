@@ -124,6 +124,15 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(serve: Serve, f
     assert {running.result(10).status_code, waiting.result(10).status_code} == {200}
 
 
+def test_a_late_event_loop_refuses_requests_unread(serve: Serve) -> None:
+    client = serve(lag_seconds=0.1)
+    client.portal.call(time.sleep, 0.3)  # holds the event loop
+    refused = encode(client)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert "UNDERSTUDY_LAG_SECONDS is 0.1" in refused.json()["error"]["message"]
+    until(lambda: encode(client).status_code == 200)
+
+
 def test_a_row_on_which_the_model_fails_fails_alone(serve: Serve, faults: Faults, background) -> None:
     client = serve(threads=1)
     held = faults.before = Hold()
