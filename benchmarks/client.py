@@ -85,7 +85,7 @@ async def _until_ready(process: subprocess.Popen[bytes], client: Client) -> None
             try:
                 if (await client.get("/health/ready"))[0] == 200:
                     return
-            except OSError:
+            except (OSError, EOFError):
                 pass
             await asyncio.sleep(0.1)
     raise RuntimeError(f"the service ended with {process.returncode}")

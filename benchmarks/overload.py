@@ -35,6 +35,7 @@ class Tally:
     """What came back."""
 
     statuses: Counter[int] = field(default_factory=Counter)
+    lost: int = 0
     seconds: list[float] = field(default_factory=list)  # of what was answered with 200
     mixed_up: int = 0
 
@@ -69,7 +70,12 @@ async def ask(client: Client, pool: Pool, model: str, tally: Tally) -> None:
     chosen = random.sample(range(len(pool.sentences)), SENTENCES_PER_REQUEST)
     sentences = [pool.sentences[place] for place in chosen]
     begun = time.perf_counter()
-    status, answer = await client.post("/encode", {"sentences": sentences, "model": model, "encoding_format": "base64"})
+    content = {"sentences": sentences, "model": model, "encoding_format": "base64"}
+    try:
+        status, answer = await client.post("/encode", content)
+    except (OSError, EOFError):
+        tally.lost += 1
+        return
     tally.statuses[status] += 1
     if status == 200:
         tally.seconds.append(time.perf_counter() - begun)
@@ -113,7 +119,7 @@ async def measure(service: Service, model: str, seconds: float) -> bool:
         f"capacity        {carried:,.0f} requests/s of {SENTENCES_PER_REQUEST} sentences ({model})\n"
         f"sent            {sent:,} in {seconds:g} s, at three times the capacity\n"
         f"answered        {', '.join(f'{status}: {count:,}' for status, count in sorted(tally.statuses.items()))}\n"
-        f"mixed up        {tally.mixed_up}\n"
+        f"lost, mixed up  {tally.lost}, {tally.mixed_up}\n"
         f"time of 200s    median {statistics.median(tally.seconds or [0]):.3f} s, slowest {slowest:.3f} s\n"
         f"resident        {before / 2**20:,.0f} MiB before, {after / 2**20:,.0f} MiB after\n"
     )

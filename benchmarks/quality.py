@@ -46,19 +46,26 @@ def teacher_encoder(source: str) -> Encode:
     return encode_texts
 
 
-def task_table(models: Path, data: Path) -> str:
-    """Score every task bundle on its dev set, as a Markdown table."""
-    bundles = {bundle.manifest.name: bundle for bundle in map(read_bundle, sorted(models.glob("[!.]*/")))}
-    encoders = {bundle.manifest.space: bundle for bundle in bundles.values() if bundle.has_encoder}
-    lines = ["| task | figure | int8 bundle |", "| --- | --- | ---: |"]
-    for name, bundle in bundles.items():
-        if name in TASKS and bundle.manifest.kind != "encoder":
-            task, dev = TASKS[name].task, read_dev(TASKS[name], data)
+def task_figures(models: Path, data: Path) -> dict[str, dict[str, float]]:
+    """Score every bundle of a GLUE task on its dev set: metrics by task."""
+    bundles = [read_bundle(folder) for folder in sorted(models.glob("[!.]*/"))]
+    encoders = {bundle.manifest.space: bundle for bundle in bundles if bundle.has_encoder}
+    figures: dict[str, dict[str, float]] = {}
+    for bundle in bundles:
+        row = TASKS.get(bundle.manifest.name)
+        if row is not None:
+            dev = read_dev(row, data)
             encode_texts = bundle_encoder(encoders[bundle.manifest.base or bundle.manifest.space])
             vectors = encode_texts([text for texts in dev.texts for text in texts])
-            by_row: Vectors = vectors.reshape(len(dev.texts), task.texts, -1)
-            figures = task.score(dev.labels, HeadSession(bundle.path(HEAD)).run(by_row))
-            lines += [f"| {name} | dev {figure} | {value:.4f} |" for figure, value in figures.items()]
+            by_row: Vectors = vectors.reshape(len(dev), row.task.texts, -1)
+            figures[row.task.name] = row.task.score(dev.labels, HeadSession(bundle.path(HEAD)).run(by_row))
+    return figures
+
+
+def task_table(figures: dict[str, dict[str, float]]) -> str:
+    """Show the figures of `task_figures` as a Markdown table."""
+    lines = ["| task | figure | int8 bundle |", "| --- | --- | ---: |"]
+    lines += [f"| {task} | dev {name} | {value:.4f} |" for task in figures for name, value in figures[task].items()]
     return "\n".join(lines)
 
 
@@ -76,7 +83,7 @@ def main() -> int:
             "teacher float32": teacher_encoder(options.teacher),
         }
         sys.stdout.write(comparison(encoders, "teacher float32", options.data) + "\n\n")
-        sys.stdout.write(task_table(options.models, options.data) + "\n")
+        sys.stdout.write(task_table(task_figures(options.models, options.data)) + "\n")
     except (BundleError, TaskError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,21 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
-from app.bundle import CANARY, CARD, HEAD, MODEL, TOKENIZER, WEIGHTS, Bundle, Texts, space_id, write_bundle
+from app.bundle import (
+    CANARY,
+    CARD,
+    HEAD,
+    MANIFEST,
+    MODEL,
+    TOKENIZER,
+    WEIGHTS,
+    Bundle,
+    BundleError,
+    Texts,
+    read_bundle,
+    space_id,
+    write_bundle,
+)
 from app.session import EncoderSession, HeadSession, Vectors
 from app.tokenizer import Tokenizer
 from export.card import model_card
@@ -36,10 +51,26 @@ CANARY_DECIMALS = 6
 Encode = Callable[[Sequence[str]], Vectors]
 
 
+@dataclass(frozen=True)
+class PackedEncoder:
+    """An encoder ready to be served.
+
+    Attributes:
+        files: Its graph and tokenizer; none where another bundle holds them.
+        space: Of its vectors.
+        encode: Texts to vectors through the very parts that serve.
+        figures: Parity, and what int8 costs.
+    """
+
+    files: dict[str, bytes]
+    space: str
+    encode: Encode
+    figures: dict[str, float]
+
+
 def export_teacher(teacher: Teacher, folder: Path, precision: str) -> Bundle:
     """Write the teacher's bundle; raises ParityError when the graph answers otherwise than PyTorch."""
-    tokenizer = teacher.tokenizer.to_str().encode()
-    model, served_encoder, figures = _encoder(teacher.encoder, tokenizer, teacher.max_tokens, precision)
+    packed = _pack_encoder(teacher.encoder, teacher.tokenizer.to_str().encode(), teacher.max_tokens, precision)
     facts = {
         "name": folder.name,
         "role": "teacher",
@@ -52,15 +83,9 @@ def export_teacher(teacher: Teacher, folder: Path, precision: str) -> Bundle:
         "space": space_id(teacher.fingerprint.encode(), precision.encode()),
         "canary_tolerance": CANARY_COSINE_DISTANCE[precision],
         "training": {"source": teacher.name, "weights_sha256": teacher.weights_sha256},
-        "figures": figures,
+        "figures": packed.figures,
     }
-    canary = [(sentence,) for sentence in SENTENCES]
-    files = {
-        MODEL: model,
-        TOKENIZER: tokenizer,
-        CANARY: _canary(canary, [served_encoder(texts)[0] for texts in canary]),
-    }
-    return _write(folder, facts, files)
+    return _write(folder, facts, {**packed.files, CANARY: _encoder_canary(packed.encode)})
 
 
 def export_student(run: Run, folder: Path, data: Path) -> Bundle:
@@ -69,11 +94,9 @@ def export_student(run: Run, folder: Path, data: Path) -> Bundle:
     Raises:
         ParityError: the graph answers otherwise than PyTorch, or int8 costs more than it may.
     """
-    facts, recipe, tokenizer = run.facts(), run.recipe(), run.tokenizer().to_str().encode()
+    facts, recipe = run.facts(), run.recipe()
     student = load_student(recipe["student"], run.weights())
-    model, served_encoder, figures = _encoder(student, tokenizer, facts["max_tokens"], "int8")
-    figures |= run.final_figures()
-    figures |= _sts_figures(student, run, facts["max_tokens"], served_encoder, data)
+    packed = _pack_encoder(student, run.tokenizer().to_str().encode(), facts["max_tokens"], "int8")
     manifest = {
         "name": folder.name,
         "role": "student",
@@ -82,53 +105,38 @@ def export_student(run: Run, folder: Path, data: Path) -> Bundle:
         "max_tokens": facts["max_tokens"],
         "vocabulary": facts["vocabulary"],
         "precision": "int8",
-        "space": space_id(model, tokenizer),
+        "space": packed.space,
         "approximates": space_id(facts["teacher_fingerprint"].encode(), b"float32"),
         "canary_tolerance": CANARY_COSINE_DISTANCE["int8"],
         "training": {"recipe": recipe, **{key: facts[key] for key in ("teacher", "rows", "tokens")}},
-        "figures": figures,
+        "figures": packed.figures | run.final_figures() | _sts_figures(student, run, packed.encode, data),
     }
-    canary = [(sentence,) for sentence in SENTENCES]
     weights = {name: weight.half().contiguous() for name, weight in student.state_dict().items()}
-    files = {
-        MODEL: model,
-        TOKENIZER: tokenizer,
-        WEIGHTS: safetensors_bytes(weights),
-        CANARY: _canary(canary, [served_encoder(texts)[0] for texts in canary]),
-    }
-    return _write(folder, manifest, files)
+    files = {WEIGHTS: safetensors_bytes(weights), CANARY: _encoder_canary(packed.encode)}
+    return _write(folder, manifest, packed.files | files)
 
 
 def export_task(run: Run, folder: Path) -> Bundle:
-    """Write a task's bundle: its head, and its encoder in int8 unless it shares the frozen one that it started from.
+    """Write a task's bundle: its head, and its encoder in int8 unless that is the frozen one of a bundle beside it.
 
     Raises:
         ParityError: a graph answers otherwise than PyTorch, or int8 costs more than it may.
+        BundleError: the bundle that the frozen encoder belongs to is not beside `folder`.
     """
-    facts, recipe, tokenizer = run.facts(), run.recipe(), run.tokenizer().to_str().encode()
+    facts, recipe = run.facts(), run.recipe()
     task, weights, start = Task(**facts["task"]), run.weights(), recipe["from"]
     student = load_student(start["shape"], _part(weights, "encoder."))
-    head = Head(task.texts, facts["width"], task.outputs)
-    head.load_state_dict(_part(weights, "head."))
-    activation = "softmax" if task.labels else "none"
-    scores = Scores(head.eval(), activation)
-    head_bytes = head_graph(scores, task.texts, facts["width"])
-    model, served_encoder, figures = _encoder(student, tokenizer, facts["max_tokens"], "int8")
-    with _file(head_bytes) as file:
-        head_session = HeadSession(file)
-    figures["head_parity_max_abs"] = _head_parity(scores, head_session, task.texts, facts["width"])
-    figures |= _task_figures(task, scores, student, run, facts["max_tokens"], served_encoder, head_session)
-
-    def answer(texts: Texts) -> Vectors:
-        vectors = np.concatenate([served_encoder([text]) for text in texts])
-        scores_of_row: Vectors = head_session.run(vectors[None])[0]
-        return scores_of_row
-
     frozen = recipe["encoder_rate"] == 0 and "space" in start
-    canary = _task_canary(task.texts)
-    files = {HEAD: head_bytes, CANARY: _canary(canary, [answer(texts) for texts in canary])}
-    if not frozen:
-        files |= {MODEL: model, TOKENIZER: tokenizer}
+    packed = (
+        _find_encoder(folder.parent, start["space"])
+        if frozen
+        else _pack_encoder(student, run.tokenizer().to_str().encode(), facts["max_tokens"], "int8")
+    )
+    scores = _scores(task, facts["width"], _part(weights, "head."))
+    head = head_graph(scores, task.texts, facts["width"])
+    with _file(head) as file:
+        session = HeadSession(file)
+    figures = packed.figures | {"head_parity_max_abs": _head_parity(scores, session, task.texts, facts["width"])}
     manifest = {
         "name": folder.name,
         "role": "student",
@@ -138,26 +146,22 @@ def export_task(run: Run, folder: Path) -> Bundle:
         "max_tokens": facts["max_tokens"],
         "vocabulary": facts["vocabulary"],
         "labels": task.labels,
-        "activation": activation,
+        "activation": scores.activation,
         "precision": "int8",
-        "space": start["space"] if frozen else space_id(model, tokenizer),
-        "base": start["space"] if frozen else None,
+        "space": packed.space,
+        "base": packed.space if frozen else None,
         "canary_tolerance": CANARY_SCORE_DIFFERENCE,
         "training": {"recipe": recipe, "rows": facts["rows"]},
-        "figures": figures,
+        "figures": figures | _task_figures(task, scores, student, run, packed.encode, session),
     }
-    return _write(folder, manifest, files)
+    return _write(folder, manifest, {**packed.files, HEAD: head, CANARY: _task_canary(task, packed.encode, session)})
 
 
-def _encoder(
-    encoder: nn.Module, tokenizer: bytes, max_tokens: int, precision: str
-) -> tuple[bytes, Encode, dict[str, float]]:
-    """Give the graph that ships, an encoder of texts made of it, and its figures."""
+def _pack_encoder(encoder: nn.Module, tokenizer: bytes, max_tokens: int, precision: str) -> PackedEncoder:
     graph = encoder_graph(encoder)
     with _file(tokenizer) as file:
         reader = Tokenizer(file, max_tokens)
-    texts = [*SENTENCES, *PASSAGES]
-    rows = [row.ids for row in reader.rows([(text,) for text in texts])]
+    rows = [row.ids for row in reader.rows([(text,) for text in (*SENTENCES, *PASSAGES)])]
     exact = _session(graph)
     expected = encode(encoder, rows)
     together = compare(exact.run(rows), expected)
@@ -166,20 +170,35 @@ def _encoder(
     _say(f"  in one padded batch: {together.require(max_abs=PARITY_MAX_ABS)}")
     _say(f"  each row alone:      {alone.require(max_abs=PARITY_MAX_ABS)}")
     figures = {"parity_max_abs": max(together.max_abs, alone.max_abs)}
-    if precision == "float32":
-        return graph, served(reader, exact), figures
-    small = quantise(graph)
-    session = _session(small)
-    report = compare(np.concatenate([session.run([row]) for row in rows]), expected)
-    _say(f"int8 against PyTorch: {report.require(min_cosine=INT8_MIN_COSINE)}")
-    _say(f"graph: {len(graph) / 1e6:.1f} MB in float32, {len(small) / 1e6:.1f} MB in int8")
-    figures |= {"int8_mean_cosine": report.mean_cosine, "int8_min_cosine": report.min_cosine}
-    return small, served(reader, session), figures
+    if precision == "int8":
+        in_float32, graph = graph, quantise(graph)
+        exact = _session(graph)
+        report = compare(np.concatenate([exact.run([row]) for row in rows]), expected)
+        _say(f"int8 against PyTorch: {report.require(min_cosine=INT8_MIN_COSINE)}")
+        _say(f"graph: {len(in_float32) / 1e6:.1f} MB in float32, {len(graph) / 1e6:.1f} MB in int8")
+        figures |= {"int8_mean_cosine": report.mean_cosine, "int8_min_cosine": report.min_cosine}
+    files = {MODEL: graph, TOKENIZER: tokenizer}
+    return PackedEncoder(files, space_id(graph, tokenizer), served(reader, exact), figures)
 
 
-def _sts_figures(student: nn.Module, run: Run, max_tokens: int, encode_int8: Encode, data: Path) -> dict[str, float]:
-    tokenizer = run.folder / "tokenizer.json"
-    reader = Tokenizer(tokenizer, max_tokens)
+def _find_encoder(models: Path, space: str) -> PackedEncoder:
+    for file in sorted(models.glob(f"[!.]*/{MANIFEST}")):
+        bundle = read_bundle(file.parent)
+        if bundle.manifest.space == space and bundle.has_encoder:
+            _say(f"the encoder is that of {file.parent}")
+            reader = Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens)
+            return PackedEncoder({}, space, served(reader, EncoderSession(bundle.path(MODEL))), {})
+    raise BundleError(f"no bundle in {models} has the encoder with space {space}, on which this head was trained")
+
+
+def _scores(task: Task, width: int, weights: Mapping[str, torch.Tensor]) -> Scores:
+    head = Head(task.texts, width, task.outputs)
+    head.load_state_dict(dict(weights))
+    return Scores(head.eval(), "softmax" if task.labels else "none")
+
+
+def _sts_figures(student: nn.Module, run: Run, encode_int8: Encode, data: Path) -> dict[str, float]:
+    reader = Tokenizer(run.folder / "tokenizer.json", run.facts()["max_tokens"])
 
     def encode_float32(texts: Sequence[str]) -> Vectors:
         return encode(student, [row.ids for row in reader.rows([(text,) for text in texts])])
@@ -193,10 +212,10 @@ def _sts_figures(student: nn.Module, run: Run, max_tokens: int, encode_int8: Enc
 
 
 def _task_figures(
-    task: Task, scores: Scores, student: nn.Module, run: Run, max_tokens: int, encode_int8: Encode, head: HeadSession
+    task: Task, scores: Scores, student: nn.Module, run: Run, encode_int8: Encode, head: HeadSession
 ) -> dict[str, float]:
     dev = examples_from(run.dev())
-    reader = Tokenizer(run.folder / "tokenizer.json", max_tokens)
+    reader = Tokenizer(run.folder / "tokenizer.json", run.facts()["max_tokens"])
     flat = [text for texts in dev.texts for text in texts]
     exact = encode(student, [row.ids for row in reader.rows([(text,) for text in flat])])
     with torch.inference_mode():
@@ -231,10 +250,16 @@ def _head_parity(scores: Scores, session: HeadSession, texts: int, width: int) -
     return report.max_abs
 
 
-def _task_canary(texts: int) -> list[Texts]:
-    if texts == 1:
-        return [(sentence,) for sentence in SENTENCES]
-    return list(zip(SENTENCES, SENTENCES[1:] + SENTENCES[:1], strict=True))
+def _encoder_canary(encode_texts: Encode) -> bytes:
+    inputs = [(sentence,) for sentence in SENTENCES]
+    return _canary(inputs, [encode_texts(texts)[0] for texts in inputs])
+
+
+def _task_canary(task: Task, encode_texts: Encode, head: HeadSession) -> bytes:
+    pairs = zip(SENTENCES, SENTENCES[1:] + SENTENCES[:1], strict=True)
+    inputs: list[Texts] = [texts[: task.texts] for texts in pairs]
+    outputs = [head.run(np.concatenate([encode_texts([text]) for text in texts])[None])[0] for texts in inputs]
+    return _canary(inputs, outputs)
 
 
 def _canary(inputs: Sequence[Texts], outputs: Sequence[Vectors]) -> bytes:

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.bundle import CANARY, HEAD, MODEL, TOKENIZER, WEIGHTS, read_bundle
+from app.bundle import CANARY, HEAD, MODEL, TOKENIZER, WEIGHTS, BundleError, read_bundle
 from app.session import EncoderSession, HeadSession
 from app.tokenizer import Tokenizer
 from export import packing
@@ -86,7 +86,14 @@ def test_a_frozen_task_is_a_head_on_its_base_and_answers_with_it(student: Run, c
     assert bundle.manifest.base == bundle.manifest.space == base.manifest.space
     canary, reader = bundle.canary(), Tokenizer(base.path(TOKENIZER), base.manifest.max_tokens)
     vectors = EncoderSession(base.path(MODEL)).run([reader.rows([canary.inputs[0]])[0].ids])
-    assert np.allclose(HeadSession(bundle.path(HEAD)).run(vectors[None])[0], canary.outputs[0], atol=0.02)
+    assert np.allclose(HeadSession(bundle.path(HEAD)).run(vectors[None])[0], canary.outputs[0], atol=1e-5)
+
+
+def test_a_frozen_task_needs_its_base_beside_it(student: Run, corpus: Path, tmp_path: Path):
+    base = export_student(student, tmp_path / "student", tmp_path)
+    run = sst2(base.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=0.0)
+    with pytest.raises(BundleError, match=f"no bundle in .* has the encoder with space {base.manifest.space}"):
+        export_task(run, tmp_path / "elsewhere" / "sst2")
 
 
 def test_a_loss_in_int8_beyond_the_limit_stops_the_export(

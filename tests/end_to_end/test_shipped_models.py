@@ -1,0 +1,82 @@
+"""The models in models/, as a user gets them: what they answer, and that their figures are true."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from app.bundle import read_bundle
+from app.main import create_app
+from app.settings import Settings
+from benchmarks.quality import bundle_encoder, task_figures, weights_encoder
+from export.parity import PASSAGES, SENTENCES
+from training.encoding import encode, tokenize
+from training.evaluation import sts_spearman
+from training.teacher import load_teacher
+
+pytestmark = pytest.mark.slow
+
+MODELS = Path(__file__).parents[2] / "models"
+TEXTS = [*SENTENCES, *PASSAGES]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(models_dir=MODELS))) as client:
+        while client.get("/health/ready").status_code != 200:
+            assert client.get("/health/live").status_code == 200
+        yield client
+
+
+def vectors(client: TestClient, model: str) -> np.ndarray:
+    answer = client.post("/encode", json={"sentences": TEXTS, "model": model})
+    assert answer.status_code == 200, answer.text
+    return np.asarray(answer.json()["embeddings"], dtype=np.float32)
+
+
+def test_the_teacher_answers_as_in_pytorch(client: TestClient):
+    teacher = load_teacher("package")
+    expected = encode(teacher.encoder, tokenize(teacher.tokenizer, TEXTS, teacher.max_tokens))
+    assert np.abs(vectors(client, "teacher") - expected).max() < 1e-5
+
+
+def test_the_student_answers_as_its_float_weights_do(client: TestClient):
+    expected = weights_encoder(MODELS / "student")(TEXTS)
+    cosines = (vectors(client, "student") * expected).sum(axis=1)
+    assert cosines.min() > 0.998
+    assert cosines.mean() > 0.9995
+
+
+def test_the_student_stands_in_for_the_teacher_that_is_served(client: TestClient):
+    models = {entry["model"]: entry["manifest"] for entry in client.get("/models").json()["models"]}
+    assert models["student"]["approximates"] == models["teacher"]["space"]
+
+
+def test_sentiment_is_told(client: TestClient):
+    films = {
+        "A wonderful, moving and funny film.": "positive",
+        "The plot is dull and the acting is wooden.": "negative",
+    }
+    answer = client.post("/classify/sst2", json={"sentences": list(films)}).json()
+    assert [prediction["label"] for prediction in answer["predictions"]] == list(films.values())
+    for prediction in answer["predictions"]:
+        assert sum(prediction["scores"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_student_keeps_97_percent_of_its_teachers_sts(data: Path):
+    bundle = read_bundle(MODELS / "student")
+    teacher = bundle_encoder(read_bundle(MODELS / "teacher"))
+    student = sts_spearman(bundle_encoder(bundle), data)
+    assert student == pytest.approx(bundle.manifest.figures["sts_dev_spearman_int8"], abs=2e-3)
+    assert student >= 0.97 * sts_spearman(teacher, data)
+
+
+def test_the_tasks_score_what_their_manifests_say(data: Path):
+    found = task_figures(MODELS, data)
+    assert "sst2" in found
+    for name, figures in found.items():
+        metric, value = next(iter(figures.items()))
+        stated = read_bundle(MODELS / name).manifest.figures[f"{name}_dev_{metric}_int8"]
+        assert value == pytest.approx(stated, abs=5e-3)
