@@ -31,6 +31,9 @@ from app.supervisor import Line
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
+# libuv accepts one connection per listener and round of its loop. Under load rounds are long: with a single listener,
+# new connections would starve in the kernel, where nothing can answer them with 429.
+LISTENERS = 16
 KEEP_ALIVE_SECONDS = 75  # more than the 60 s of common balancers, so that they close idle connections first
 CLOSE_SECONDS = 5  # for connections that stay open after their last answer
 DESCRIPTION = "Sentence vectors and labels from a distilled BiLSTM, beside the BERT encoder that it stands in for."
@@ -99,7 +102,8 @@ async def _serve(settings: Settings, listener: socket.socket, crew: Crew) -> int
     )
     server = _Server(config)
     stop = _on_signals(service, alone=isinstance(crew, Alone))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    listeners = [listener, *(listener.dup() for _ in range(LISTENERS - 1))]
+    serving = asyncio.create_task(server.serve(sockets=listeners))
     code = await _life(service, stop)
     server.should_exit = True
     await serving

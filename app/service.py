@@ -127,7 +127,7 @@ class Service:
             if old:
                 old.retire()
             self.metrics.show_models(map(describe, catalogue.bundles))
-        logger.info("serving %s", ", ".join(self._names()))
+        logger.info("serving %s with %d threads per model", ", ".join(self._names()), self._threads)
 
     def _names(self) -> list[str]:
         return [bundle.folder.name for bundle in self.catalogue.bundles]

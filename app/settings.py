@@ -52,7 +52,8 @@ class Settings(BaseSettings):
     batch_rows: Annotated[Count, Field(description="Rows in a batch, however short they are.")] = 64
 
     api_key: Annotated[
-        SecretStr | None, Field(min_length=1, description="If set, clients send it as `Authorization: Bearer`.")
+        SecretStr | None,
+        Field(min_length=1, description="If set, sent as a Bearer token; health, metrics and docs need none."),
     ] = None
     admin: Annotated[
         bool, Field(description="Serve POST /admin/reload; needs an API key, as it makes the service work.")
