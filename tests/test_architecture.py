@@ -79,7 +79,7 @@ from app.settings import Settings
 
 with TestClient(create_app(Settings(models_dir="models"))) as client:
     while client.get("/health/ready").status_code != 200:
-        pass
+        assert client.get("/health/live").status_code == 200, client.get("/health/live").text
     answer = client.post("/encode", json={"sentences": "hello"})
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["embeddings"][0]) == 384
