@@ -102,6 +102,7 @@ async def _serve(settings: Settings, listener: socket.socket, crew: Crew) -> int
     )
     server = _Server(config)
     stop = _on_signals(service, alone=isinstance(crew, Alone))
+    listener.setblocking(False)  # noqa: FBT003  (a copy of a blocking one would make every process's accept block)
     listeners = [listener, *(listener.dup() for _ in range(LISTENERS - 1))]
     serving = asyncio.create_task(server.serve(sockets=listeners))
     code = await _life(service, stop)
