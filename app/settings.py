@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     ] = 10.0
     queue_tokens: Annotated[
         Count, Field(description="Tokens that may wait for one model; beyond, requests are refused at once.")
-    ] = 2**17
+    ] = 2**16
     lag_seconds: Annotated[
         Seconds, Field(description="While the process is this late to read requests, new ones are refused unread.")
     ] = 0.5

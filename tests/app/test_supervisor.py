@@ -37,6 +37,13 @@ def total(process: Process, name: str) -> float:
     return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
+def kill_one(process: Process) -> None:
+    """Kill a worker, and wait until another has taken its place."""
+    before = children(process)
+    os.kill(before[0], signal.SIGKILL)
+    until(lambda: before[0] not in (now := children(process)) and len(now) == len(before))
+
+
 ENCODED = 'understudy_requests_total{model="student",route="/encode",status="200"}'
 
 
@@ -52,8 +59,7 @@ def test_metrics_add_up_over_processes_and_start_from_nothing(
         assert [service.encode() for _ in range(40)] == [200] * 40
         assert total(service, ENCODED) == 40
         assert total(service, 'understudy_queue_tokens{model="student"}') == 0
-        os.kill(children(service)[0], signal.SIGKILL)  # leaves its files behind
-        until(lambda service=service: len(children(service)) == 2)
+        kill_one(service)  # leaves its files behind
         code, error = service.wait_until().end()
         assert code == 0, error
         (tmp_path / "counter_1.db").write_bytes(b"stale")
@@ -81,9 +87,8 @@ def test_all_workers_take_new_bundles_or_none_does(start: Start, tmp_path: Path)
 @pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(start: Start) -> None:
     service = start(workers=2).wait_until()
-    first, second = children(service)
-    os.kill(first, signal.SIGKILL)
-    until(lambda: first not in children(service) and len(children(service)) == 2)
+    _, second = children(service)
+    kill_one(service)
     service.wait_until()
     assert second in children(service)
     assert service.end()[0] == 0
