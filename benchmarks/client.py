@@ -2,16 +2,19 @@
 
 import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import orjson
 
 START_SECONDS = 60.0
+TOTAL = re.compile(rb"total;dur=([0-9.]+)")
 
 
 class Client:
@@ -24,13 +27,19 @@ class Client:
 
     async def post(self, path: str, content: object) -> tuple[int, bytes]:
         """Send JSON: the answer's status and body."""
+        status, answer, _ = await self._call("POST", path, orjson.dumps(content))
+        return status, answer
+
+    async def timed_post(self, path: str, content: object) -> tuple[int, bytes, float]:
+        """Send JSON: the answer's status and body, and the seconds that the service says it took (Server-Timing)."""
         return await self._call("POST", path, orjson.dumps(content))
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Ask for a page: the answer's status and body."""
-        return await self._call("GET", path, b"")
+        status, answer, _ = await self._call("GET", path, b"")
+        return status, answer
 
-    async def _call(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    async def _call(self, method: str, path: str, body: bytes) -> tuple[int, bytes, float]:
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
         writer.write(
             f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
@@ -40,7 +49,8 @@ class Client:
         length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length:"))
         answer = await reader.readexactly(length)
         self._idle.append((reader, writer))
-        return int(answered.split(maxsplit=2)[1]), answer
+        total = TOTAL.search(answered)
+        return int(answered.split(maxsplit=2)[1]), answer, float(total[1]) / 1000 if total else 0.0
 
 
 class Service:
@@ -57,9 +67,30 @@ class Service:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+async def sizes(service: Service, stop: float) -> list[int]:
+    """Take the resident size each second."""
+    found = []
+    while time.monotonic() < stop:
+        await asyncio.sleep(1)
+        found.append(service.resident_bytes())
+    return found
+
+
+@contextmanager
+def cores_apart() -> Iterator[set[int]]:
+    """Keep this process on the first core, and give the others, which are for the service; all, if there is one."""
+    every = os.sched_getaffinity(0)
+    own = {min(every)}
+    os.sched_setaffinity(0, own)
+    try:
+        yield (every - own) or every
+    finally:
+        os.sched_setaffinity(0, every)
+
+
 @asynccontextmanager
-async def serving(models: Path, **settings: object) -> AsyncIterator[Service]:
-    """Serve a models folder on a free port until the block is left.
+async def serving(models: Path, cores: set[int] | None = None, **settings: object) -> AsyncIterator[Service]:
+    """Serve a models folder on a free port, and on some cores only, until the block is left.
 
     Raises:
         RuntimeError: the service ended, or was not ready within a minute.
@@ -71,6 +102,8 @@ async def serving(models: Path, **settings: object) -> AsyncIterator[Service]:
     names = {f"UNDERSTUDY_{name.upper()}": str(value) for name, value in chosen.items()}
     process = subprocess.Popen([sys.executable, "-m", "app"], env={**os.environ, **names})
     try:
+        if cores:
+            os.sched_setaffinity(process.pid, cores)  # before it has counted them
         client = Client(port)
         await _until_ready(process, client)
         yield Service(process, client)

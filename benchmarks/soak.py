@@ -17,7 +17,7 @@ from pathlib import Path
 
 import orjson
 
-from benchmarks.client import Client, Service, serving
+from benchmarks.client import Client, Service, serving, sizes
 
 CALLERS = 8
 LONGEST = 512
@@ -32,15 +32,6 @@ async def caller(client: Client, models: list[str], stop: float, statuses: Count
         sentences = sentences[: random.randint(1, 4)]
         status, _ = await client.post("/encode", {"sentences": sentences, "model": random.choice(models)})
         statuses[status] += 1
-
-
-async def sizes(service: Service, stop: float) -> list[int]:
-    """Take the resident size each second."""
-    found = []
-    while time.monotonic() < stop:
-        await asyncio.sleep(1)
-        found.append(service.resident_bytes())
-    return found
 
 
 def growth(found: list[int], settled: int) -> float:
