@@ -49,6 +49,8 @@ from app.settings import PREFIX, Settings
 CATALOGUE = "understudy.catalogue"
 # Most answers come within milliseconds. Only for a slower one is it worth a task to notice that its client has left.
 PATIENCE_SECONDS = 0.05
+# Whoever is still sending when the connection closes sees it reset, and not the answer (RFC 9112, section 9.6).
+DISCARDED_BYTES = 32 * 2**20
 
 ERRORS = {
     400: "The body is not JSON.",
@@ -300,19 +302,23 @@ class _Patience:
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
-    """Read the body, and stop as soon as it is too large."""
+    """Read the body; what exceeds the limit is thrown away as it comes, and after a while no longer waited for."""
     too_large = TooLargeError(f"the body is too large; {PREFIX}MAX_BODY_BYTES is {limit}")
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > limit:
+    if declared.isdecimal() and int(declared) > limit + DISCARDED_BYTES:
         raise too_large
-    body = bytearray()
+    body, received = bytearray(), 0
     try:
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
+            received += len(chunk)
+            if received > limit + DISCARDED_BYTES:
                 raise too_large
+            if received <= limit:
+                body += chunk
     except ClientDisconnect as error:
         raise ClientGoneError from error
+    if received > limit:
+        raise too_large
     return bytes(body)
 
 

@@ -33,7 +33,7 @@ def test_it_ends_while_it_still_loads(start: Start) -> None:
 
 
 def test_requests_in_flight_at_the_signal_are_all_answered(start: Start) -> None:
-    service = start(drain_seconds=0.5).wait_until()
+    service = start(drain_seconds=3).wait_until()
     busy = Event()
 
     def ask_until_refused() -> list[int]:
@@ -135,4 +135,21 @@ def test_a_slow_body_is_given_up(start: Start) -> None:
     with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
         client.sendall(b'POST /encode HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"sentences"')
         assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+    assert service.end()[0] == 0
+
+
+def test_a_client_with_too_large_a_body_reads_why_instead_of_a_reset(start: Start) -> None:
+    service = start(max_body_bytes=1000).wait_until()
+    status, answer = service.call("POST", "/encode", {"sentences": ["a" * 2**23]})
+    assert status == 413
+    assert json.loads(answer)["error"]["type"] == "too_large"
+    assert service.encode() == 200
+    assert service.end()[0] == 0
+
+
+def test_a_body_that_only_claims_to_be_huge_is_not_waited_for(start: Start) -> None:
+    service = start(max_body_bytes=1000).wait_until()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
+        client.sendall(b"POST /encode HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{")
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
     assert service.end()[0] == 0

@@ -75,7 +75,7 @@ def test_a_teacher_classifier_answers_when_it_is_loaded(client: TestClient) -> N
     assert answer.json()["model"] == "teacher"
     refused = client.post("/classify/same", json={"pairs": [["a", "b"]], "model": "teacher"})
     assert refused.status_code == 404
-    assert "finetune-teacher" in refused.json()["error"]["message"]
+    assert "role `teacher` in UNDERSTUDY_MODELS_DIR" in refused.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(("task", "tokens"), [("same", 3 + 4 + 3 + 3), ("joined", 6 + 5)])
@@ -198,6 +198,13 @@ def test_every_error_has_one_body(client: TestClient, method, path, body, status
     assert error["message"]
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"]
+
+
+def test_json_nested_without_end_is_no_json_and_does_no_harm(client: TestClient) -> None:
+    for depth in (1_000, 100_000):
+        answer = client.post("/encode", content=b'{"sentences":' + b"[" * depth + b"]" * depth + b"}")
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "not_json")
+    assert client.post("/encode", json={"sentences": "good"}).status_code == 200
 
 
 def test_a_wrong_method_is_told_the_right_ones(client: TestClient) -> None:
