@@ -27,29 +27,13 @@ import orjson
 from numpy.typing import NDArray
 
 from benchmarks.client import Client, Service, cores_apart, serving, sizes
+from export.parity import SENTENCES
 
 SENTENCES_PER_REQUEST = 32
 CALLERS = 16
 TRIAL_SECONDS = 5.0
 CHECKED = 2  # vectors per answer: checking all would make the checks the bottleneck
-WORDS = [
-    "good",
-    "bad",
-    "film",
-    "food",
-    "a",
-    "the",
-    "is",
-    "was",
-    "not",
-    "very",
-    "cat",
-    "dog",
-    "sat",
-    "mat",
-    "one",
-    "two",
-]
+WORDS = " ".join(SENTENCES).split()
 
 
 @dataclass
