@@ -163,9 +163,15 @@ def write_bundle(folder: Path, facts: Mapping[str, Any], files: Mapping[str, byt
         folder: The bundle's place; an older bundle there is replaced.
         facts: The manifest's fields, without `files`, which is filled in here.
         files: Content by file name, without the manifest.
+
+    Raises:
+        BundleError: the facts make no valid manifest; what was there before stays.
     """
     checksums = {file: hashlib.sha256(content).hexdigest() for file, content in sorted(files.items())}
-    manifest = Manifest.model_validate({**facts, "files": checksums})
+    try:
+        manifest = Manifest.model_validate({**facts, "files": checksums})
+    except ValidationError as error:
+        raise BundleError(f"{folder} would have a manifest that is not valid: {error.errors()[0]['msg']}") from error
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from training.task import Examples, Task, TaskError
 
 DEV_SHARE = 0.1
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 Record = tuple[int, dict[str, str]]  # the line it starts on, and its fields by column
 Rows = tuple[Task, Examples, Examples]  # what is learnt, training rows, rows to score
@@ -84,8 +86,10 @@ def read_task(name: str, train: Path, dev: Path | None, columns: Columns, seed: 
         regression: The label is a number, not a class.
 
     Raises:
-        TaskError: as `read_table` and `find_classes`, or too few rows to set any aside.
+        TaskError: as `read_table` and `find_classes`, a name that no route can have, or too few rows to set any aside.
     """
+    if not NAME.fullmatch(name):
+        raise TaskError(f"task name {name!r}: lower-case letters, digits, '.', '_' and '-' make a route's name")
     classes = () if regression else find_classes(train, columns)
     metrics = ("spearman", "pearson") if regression else ("accuracy", "macro_f1")
     task = Task(name, len(columns.texts), classes, metrics)

@@ -55,7 +55,7 @@ def facts(bundle: Bundle, **changes: object) -> dict[str, object]:
 def test_a_manifest_that_contradicts_itself_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
     student = write_encoder(tmp_path)
     files = {file: student.path(file).read_bytes() for file in student.manifest.files}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(BundleError, match=message):
         write_bundle(tmp_path / "other", facts(student, **changes), files)
     assert not (tmp_path / "other").exists()
 
@@ -70,3 +70,9 @@ def test_an_unreadable_manifest_is_a_bundle_error(tmp_path: Path) -> None:
     (tmp_path / "student" / "manifest.json").mkdir(parents=True)
     with pytest.raises(BundleError, match="cannot be read: Is a directory"):
         read_bundle(tmp_path / "student")
+
+
+def test_facts_that_make_no_manifest_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="not valid"):
+        write_bundle(tmp_path / "student", {"name": "My Student"}, {})
+    assert not list(tmp_path.iterdir())

@@ -88,6 +88,12 @@ def test_without_dev_rows_a_tenth_is_set_aside(tmp_path: Path):
     assert read_task("mood", file, file, MOOD, seed=1, regression=False)[2].texts[0] == ("text 0",)
 
 
+@pytest.mark.parametrize("name", ["Mood", "my mood", "../mood", ""])
+def test_a_name_that_no_route_can_have_is_refused_before_anything_is_read(tmp_path: Path, name: str):
+    with pytest.raises(TaskError, match="task name"):
+        read_task(name, tmp_path / "none.tsv", None, MOOD, seed=1, regression=False)
+
+
 def test_too_few_rows_to_set_any_aside_ask_for_a_file(tmp_path: Path):
     file = written(tmp_path, "a.tsv", "text\tmood\na\tgood\nb\tbad\n")
     with pytest.raises(TaskError, match="--dev"):
