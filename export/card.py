@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from training.glue import TASKS
+
 TITLES = {
     "parity_max_abs": "float32 graph against PyTorch, largest difference",
     "head_parity_max_abs": "head against PyTorch, largest difference",
@@ -57,11 +59,17 @@ def _how(manifest: Mapping[str, Any]) -> str:
             f"`python -m training finetune --from models/{name} --task sst2`."
         )
     return (
-        f"    python -m training finetune --task {recipe['task']}\n"
+        f"    python -m training finetune --task {recipe['task']}{_options(recipe)}\n"
         f"    python -m export task --run runs/{recipe['name']} --bundle models/{name}\n\n"
         f"{made['rows']:,} training rows, {recipe['optimisation']['epochs']} passes; the last pass is kept, "
         "whatever the dev set said of others."
     )
+
+
+def _options(recipe: Mapping[str, Any]) -> str:
+    """Give what the command line had besides the task: own tables and columns are the user's to name."""
+    table = "" if recipe["task"] in TASKS else " --train TABLE --text COLUMN"
+    return table + (" --frozen" if recipe["encoder_rate"] == 0 else "")
 
 
 def _figures(manifest: Mapping[str, Any]) -> str:

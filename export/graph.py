@@ -62,7 +62,7 @@ def quantise(graph: bytes) -> bytes:
     """Give the graph with int8 weights, one scale per output channel; activations are quantised as they come.
 
     Weights take 7 of the 8 bits: CPUs with AVX2 but without VNNI add pairs of 8-bit products in 16 bits, which
-    saturates with full-range weights and moves vectors a hundred times as far as the lost bit does (training/LOG.md).
+    saturates with full-range weights and moves vectors over ten times as far as the lost bit does (training/LOG.md).
     """
     with tempfile.TemporaryDirectory() as folder, _quiet_quantiser():
         target = Path(folder) / "int8.onnx"

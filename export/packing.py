@@ -162,23 +162,23 @@ def _pack_encoder(encoder: nn.Module, tokenizer: bytes, max_tokens: int, precisi
     with _file(tokenizer) as file:
         reader = Tokenizer(file, max_tokens)
     rows = [row.ids for row in reader.rows([(text,) for text in (*SENTENCES, *PASSAGES)])]
-    exact = _session(graph)
+    session = _session(graph)
     expected = encode(encoder, rows)
-    together = compare(exact.run(rows), expected)
-    alone = compare(np.concatenate([exact.run([row]) for row in rows]), expected)
+    together = compare(session.run(rows), expected)
+    alone = compare(np.concatenate([session.run([row]) for row in rows]), expected)
     _say(f"float32 graph against PyTorch, {len(rows)} rows of {min(map(len, rows))} to {max(map(len, rows))} tokens:")
     _say(f"  in one padded batch: {together.require(max_abs=PARITY_MAX_ABS)}")
     _say(f"  each row alone:      {alone.require(max_abs=PARITY_MAX_ABS)}")
     figures = {"parity_max_abs": max(together.max_abs, alone.max_abs)}
     if precision == "int8":
         in_float32, graph = graph, quantise(graph)
-        exact = _session(graph)
-        report = compare(np.concatenate([exact.run([row]) for row in rows]), expected)
+        session = _session(graph)
+        report = compare(np.concatenate([session.run([row]) for row in rows]), expected)
         _say(f"int8 against PyTorch: {report.require(min_cosine=INT8_MIN_COSINE)}")
         _say(f"graph: {len(in_float32) / 1e6:.1f} MB in float32, {len(graph) / 1e6:.1f} MB in int8")
         figures |= {"int8_mean_cosine": report.mean_cosine, "int8_min_cosine": report.min_cosine}
     files = {MODEL: graph, TOKENIZER: tokenizer}
-    return PackedEncoder(files, space_id(graph, tokenizer), served(reader, exact), figures)
+    return PackedEncoder(files, space_id(graph, tokenizer), served(reader, session), figures)
 
 
 def _find_encoder(models: Path, space: str) -> PackedEncoder:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from app.fidelity import cosines
 from app.session import EncoderSession, Vectors
 from app.tokenizer import Tokenizer
 
@@ -51,8 +51,8 @@ class Report:
 
 def compare(answer: Vectors, expected: Vectors) -> Report:
     """Compare two float arrays of (rows, numbers)."""
-    cosines = _cosines(answer, expected)
-    return Report(float(np.abs(answer - expected).max()), float(cosines.mean()), float(cosines.min()))
+    found = cosines(answer, expected)
+    return Report(float(np.abs(answer - expected).max()), float(found.mean()), float(found.min()))
 
 
 def served(tokenizer: Tokenizer, session: EncoderSession) -> Callable[[Sequence[str]], Vectors]:
@@ -69,9 +69,3 @@ def served(tokenizer: Tokenizer, session: EncoderSession) -> Callable[[Sequence[
         return np.stack(answers)
 
     return encode
-
-
-def _cosines(first: Vectors, second: Vectors) -> NDArray[np.float32]:
-    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    cosines: NDArray[np.float32] = (first * second).sum(axis=1) / np.maximum(norms, 1e-12)
-    return cosines

@@ -84,6 +84,7 @@ def test_a_frozen_task_is_a_head_on_its_base_and_answers_with_it(student: Run, c
     bundle = export_task(run, tmp_path / "sst2")
     assert not bundle.has_encoder
     assert bundle.manifest.base == bundle.manifest.space == base.manifest.space
+    assert "finetune --task sst2 --frozen\n" in (bundle.folder / "README.md").read_text()
     canary, reader = bundle.canary(), Tokenizer(base.path(TOKENIZER), base.manifest.max_tokens)
     vectors = EncoderSession(base.path(MODEL)).run([reader.rows([canary.inputs[0]])[0].ids])
     assert np.allclose(HeadSession(bundle.path(HEAD)).run(vectors[None])[0], canary.outputs[0], atol=1e-5)
