@@ -20,13 +20,14 @@ from training.corpus import CorpusError
 from training.glue import TASKS, read_dev, read_train
 from training.peers import join_peers
 from training.recipe import DistillRecipe, FinetuneRecipe, RecipeError, read_recipe
+from training.store import StoreError
 from training.table import Columns, read_task
 from training.targets import TargetsError
 from training.task import Examples, Task, TaskError
 from training.teacher import TeacherError
 
 RECIPES = Path(__file__).parent / "recipes"
-EXPECTED = (RecipeError, CorpusError, TaskError, TeacherError, TargetsError, RunError)
+EXPECTED = (RecipeError, CorpusError, TaskError, TeacherError, StoreError, TargetsError, RunError)
 
 
 def distill(options: argparse.Namespace) -> None:

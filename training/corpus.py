@@ -52,13 +52,13 @@ def sample_texts(lines: Sequence[str], source: Source, rng: np.random.Generator)
     return [lines[index] for index in chosen] + passages
 
 
-def read_corpus(corpus: Corpus, data: Path, seed: int) -> list[str]:
-    """Sample every source of a recipe; equal texts are kept once, so held-out rows are never trained on."""
-    texts: dict[str, None] = {}
+def read_corpus(corpus: Corpus, data: Path, seed: int) -> dict[str, int]:
+    """Sample every source of a recipe: each distinct text, and how often a pass over the corpus shows it."""
+    texts: dict[str, int] = {}
     for number, source in enumerate(corpus.sources):
         rng = np.random.default_rng([seed, number])
-        texts |= dict.fromkeys(sample_texts(read_lines(data / source.path, source.column), source, rng))
-    return list(texts)
+        texts |= dict.fromkeys(sample_texts(read_lines(data / source.path, source.column), source, rng), source.repeats)
+    return texts
 
 
 def _texts(path: Path, column: str | None) -> Iterator[str]:

@@ -16,6 +16,7 @@ from training.loop import fit, parameter_groups
 from training.losses import Loss, mixture
 from training.peers import ALONE, Peers
 from training.recipe import DistillRecipe, as_dict
+from training.store import Keys
 from training.student import build_student
 from training.targets import Targets, label
 from training.teacher import load_teacher
@@ -40,8 +41,11 @@ def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run, peers: Peer
     torch.manual_seed(recipe.seed)
     student = build_student(recipe.student, teacher.word_embeddings(), teacher.width)
     with peers.one_after_the_other():
-        targets = label(teacher, texts, teacher.max_tokens, cache)
-    train, held_out = split(len(targets), recipe.corpus.held_out, recipe.seed)
+        targets = label(teacher, list(texts), teacher.max_tokens, cache)
+    train, held_out = split(targets.tokens.keys, recipe.corpus.held_out)
+    repeats = np.fromiter(texts.values(), dtype=np.int64)[targets.tokens.texts]
+    seen = np.repeat(train, repeats[train])
+    lengths = targets.tokens.lengths
     run.save_facts(
         {
             "kind": "encoder",
@@ -51,14 +55,14 @@ def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run, peers: Peer
             "teacher": teacher.name,
             "teacher_fingerprint": teacher.fingerprint,
             "rows": len(train),
-            "tokens": int(targets.lengths[train].sum()),
+            "tokens": int(lengths[train].sum()),
         }
     )
     how = recipe.optimisation
     return fit(
         student,
         parameter_groups(student, {"": how.learning_rate}, how.weight_decay),
-        Batches(train, targets.lengths[train], recipe.seed, how.batch_rows, how.batch_tokens),
+        Batches(seen, lengths[seen], recipe.seed, how.batch_rows, how.batch_tokens),
         approximation(student, targets, mixture(asdict(recipe.loss))),
         how,
         run,
@@ -69,15 +73,18 @@ def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run, peers: Peer
     )
 
 
-def split(rows: int, held_out: int, seed: int) -> tuple[Rows, Rows]:
-    """Set rows aside: training rows and held-out rows, both ascending int64.
+def split(keys: Keys, held_out: int) -> tuple[Rows, Rows]:
+    """Set the rows of the lowest keys aside: training rows and held-out rows, both ascending int64.
+
+    Keys are hashes of the content, so the choice is random, yet no seed or order changes it: a student of a smaller
+    corpus has not been trained on what a larger one holds out.
 
     Raises:
         RunError: nothing would be left to train on.
     """
-    if held_out >= rows:
-        raise RunError(f"the corpus has {rows} distinct rows, and corpus.held_out sets {held_out} of them aside")
-    order = np.random.default_rng(seed).permutation(rows)
+    if held_out >= len(keys):
+        raise RunError(f"the corpus has {len(keys)} distinct rows, and corpus.held_out sets {held_out} of them aside")
+    order = np.argsort(keys, kind="stable")
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
@@ -85,8 +92,7 @@ def approximation(student: nn.Module, targets: Targets, loss: Loss) -> Callable[
     """Give the loss of a batch: the student's vectors held against the teacher's."""
 
     def loss_of(rows: Rows) -> Tensor:
-        expected = torch.from_numpy(targets.vectors[rows].astype(np.float32))
-        return loss(student(targets.input_ids(rows)), expected)
+        return loss(student(targets.tokens.input_ids(rows)), torch.from_numpy(targets.expected(rows)))
 
     return loss_of
 
@@ -94,9 +100,7 @@ def approximation(student: nn.Module, targets: Targets, loss: Loss) -> Callable[
 def mean_cosine(student: nn.Module, targets: Targets, rows: Rows) -> float:
     """Give the mean cosine of student and teacher over rows, in float32."""
     student.eval()
-    vectors = encode(
-        student, [targets.tokens[targets.offsets[row] : targets.offsets[row + 1]].tolist() for row in rows]
-    )
-    expected = targets.vectors[rows].astype(np.float32)
+    vectors = encode(student, [targets.tokens.row(row) for row in rows])
+    expected = targets.expected(rows)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     return float((vectors * expected).sum(axis=1).mean())

@@ -30,12 +30,14 @@ class Source:
         path: Relative to the data folder: `.txt`, `.csv`, `.tsv` or `.jsonl`, each also as `.gz` or `.xz`; `.parquet`.
         sentences: How many lines to sample; all of them when there are fewer.
         passages: How many runs of two to six consecutive lines to add, joined into one text.
+        repeats: How often a pass over the corpus shows each of them: the file's weight, beyond what `sentences` does.
         column: Where the sentence stands in a file that has columns.
     """
 
     path: str
     sentences: Count
     passages: Count = 0
+    repeats: Size = 1
     column: str | None = None
 
 

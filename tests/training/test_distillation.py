@@ -1,5 +1,7 @@
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from training.checkpoint import Run, RunError
@@ -33,11 +35,22 @@ def test_a_run_says_what_export_needs_to_know(small_bert: Path, corpus: Path, tm
     assert facts["rows"] == 360
 
 
-def test_rows_set_aside_are_never_trained_on():
-    train, held_out = split(100, 10, seed=3)
-    assert sorted([*train, *held_out]) == list(range(100))
-    assert len(held_out) == 10
-    assert split(100, 10, seed=4)[1].tolist() != held_out.tolist()
+def test_rows_set_aside_are_never_trained_on_by_a_smaller_corpus_either():
+    keys = np.random.default_rng(3).permutation(1000).astype(np.uint64)
+    train, held_out = split(keys, 10)
+    assert sorted([*train, *held_out]) == list(range(1000))
+    assert sorted(keys[held_out]) == list(range(10))
+    assert not set(keys[held_out]) & set(keys[:500][split(keys[:500], 10)[0]])
+
+
+def test_a_source_that_repeats_is_seen_as_often(small_bert: Path, corpus: Path, tmp_path: Path):
+    once, thrice = Run(tmp_path / "once"), Run(tmp_path / "thrice")
+    how = recipe(small_bert, epochs=1)
+    distil(how, corpus, tmp_path, once)
+    source = Source("corpus/lines.txt.xz", 400, repeats=3)
+    distil(replace(how, corpus=replace(how.corpus, sources=(source,))), corpus, tmp_path, thrice)
+    assert thrice.facts()["rows"] == once.facts()["rows"]
+    assert thrice.load()["step"] > 2 * once.load()["step"]
 
 
 def test_a_corpus_smaller_than_what_is_set_aside_is_refused(small_bert: Path, corpus: Path, tmp_path: Path):
