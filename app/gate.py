@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 CALL = "understudy.call"  # where a request's scope holds its Call
 CLIENT_GONE = 499  # nginx's number for a client that left before its answer
-# Probes and scrapers have no key, and neither they nor the documentation run a model.
-OPEN = re.compile(r"/health/\w+|/metrics|/docs.*|/openapi\.json|/static-offline-docs/.*")
+# Probes and scrapers have no key, and neither they nor the documentation run a model. The page asks its reader for it.
+OPEN = re.compile(r"/|/page/.*|/health/\w+|/metrics|/docs.*|/openapi\.json|/static-offline-docs/.*")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 

@@ -23,7 +23,7 @@ from app.errors import ReloadError, ServiceError, error_body
 from app.gate import Gate
 from app.logs import configure_logs
 from app.metrics import Metrics, build_version
-from app.routes import admin, facts, models
+from app.routes import admin, facts, models, page
 from app.service import Alone, Crew, Service
 from app.settings import Settings
 from app.supervisor import Line
@@ -67,6 +67,7 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
     app.state.service = service
     app.include_router(models)
     app.include_router(facts)
+    app.include_router(page)
     if settings.admin:
         app.include_router(admin)
     app.add_middleware(Gate, metrics=metrics, api_key=settings.api_key.get_secret_value() if settings.api_key else None)

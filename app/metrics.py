@@ -18,6 +18,8 @@ STAGES = ("parse", "tokenize", "queue", "inference", "serialize")
 REASONS = {429: "queue_full", 503: "unavailable", 504: "deadline"}  # by status
 MODEL_ROUTES = ("/encode", "/classify/{task}", "/v1/embeddings", "/compare")  # /compare counts for neither model
 OTHER_ROUTES = (
+    "/",
+    "/page/{file}",
     "/v1/models",
     "/models",
     "/tasks",

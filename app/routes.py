@@ -4,6 +4,7 @@ import asyncio
 import base64
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, get_type_hints
 
@@ -14,6 +15,7 @@ from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect
+from starlette.staticfiles import StaticFiles
 
 from app.bundle import Manifest, Texts
 from app.engine import Encoded, Engine, Task
@@ -51,6 +53,16 @@ CATALOGUE = "understudy.catalogue"
 PATIENCE_SECONDS = 0.05
 # Whoever is still sending when the connection closes sees it reset, and not the answer (RFC 9112, section 9.6).
 DISCARDED_BYTES = 32 * 2**20
+
+PAGE = StaticFiles(directory=Path(__file__).parent / "page")
+PAGE_HEADERS = {
+    # All that the page uses lies beside it, and all that it asks is this service. Nobody may frame it.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",  # kept, but asked for anew by its ETag: names carry no version
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 ERRORS = {
     400: "The body is not JSON.",
@@ -103,6 +115,7 @@ class JsonRoute(APIRoute):
 models = APIRouter(route_class=JsonRoute, tags=["models"])
 facts = APIRouter(tags=["facts"])
 admin = APIRouter(tags=["admin"])
+page = APIRouter(include_in_schema=False)
 
 MODEL_ERRORS = errors(*(status for status in ERRORS if status != 409))
 
@@ -252,6 +265,15 @@ async def metrics(request: Request) -> Response:
 async def reload(request: Request) -> Reloaded:
     """Read the models folder again. What is in flight is answered; if anything is wrong, what served before stays."""
     return Reloaded(bundles=await _service(request).reload())
+
+
+@page.api_route("/", methods=["GET", "HEAD"])
+@page.api_route("/page/{file}", methods=["GET", "HEAD"])
+async def show_page(request: Request, file: str = "index.html") -> Response:
+    """Show what the service does: the page, or a file that it loads."""
+    response = await PAGE.get_response(file, request.scope)
+    response.headers.update(PAGE_HEADERS)
+    return response
 
 
 class _Patience:

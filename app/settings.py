@@ -53,7 +53,7 @@ class Settings(BaseSettings):
 
     api_key: Annotated[
         SecretStr | None,
-        Field(min_length=1, description="If set, sent as a Bearer token; health, metrics and docs need none."),
+        Field(min_length=1, description="If set, sent as a Bearer token; the page, health, metrics and docs need none."),
     ] = None
     admin: Annotated[
         bool, Field(description="Serve POST /admin/reload; needs an API key, as it makes the service work.")

@@ -89,4 +89,4 @@ def test_a_bug_is_answered_with_500_and_logged_without_its_message(
 def test_every_declared_route_has_its_own_series(serve: Serve) -> None:
     client = serve(admin=True, api_key="sesame")
     declared = set(client.get("/openapi.json").json()["paths"])
-    assert declared | {"/docs", "/openapi.json"} == {*MODEL_ROUTES, *OTHER_ROUTES}
+    assert declared | {"/", "/page/{file}", "/docs", "/openapi.json"} == {*MODEL_ROUTES, *OTHER_ROUTES}

@@ -1,0 +1,478 @@
+// What the page does: asks student and teacher about the sentences in the box, and shows what they say.
+
+import { difference, histograms, mean, pairs, quantile, similarities, since } from "./figures.js";
+import { ServiceError, ask, curl, read, useKey } from "./service.js";
+
+const EXAMPLES = {
+  "Paraphrases": [
+    "A man is playing a guitar.",
+    "Someone plays an instrument.",
+    "A woman is slicing an onion.",
+    "Somebody is cutting vegetables.",
+    "The stock market fell sharply today.",
+    "Share prices dropped across the board.",
+  ],
+  "Support desk": [
+    "How do I reset my password?",
+    "I forgot my login and cannot get in.",
+    "Where can I find my invoice for March?",
+    "Please send me a copy of last month's bill.",
+    "The app crashes whenever I open it.",
+    "My parcel still has not arrived.",
+  ],
+  "Film reviews": [
+    "A moving and very funny film.",
+    "I laughed, I cried, I want to see it again.",
+    "Two hours of my life that I will never get back.",
+    "The plot is thin, but the acting saves it.",
+    "Not nearly as bad as everybody says.",
+    "It promises much and delivers little.",
+  ],
+  "Hard ones": [
+    "The dog bit the man.",
+    "The man bit the dog.",
+    "The bank raised its interest rates.",
+    "We had a picnic on the bank of the river.",
+    "I like this hotel.",
+    "I do not like this hotel.",
+  ],
+};
+const MODELS = ["student", "teacher"];
+const SHOWN = 12; // sentences in a matrix: more could not be read
+const ALIGNED = 8; // sentences whose list fits beside three matrices
+const POLL_MS = 5000;
+const WINDOW_MS = 60_000;
+const AXIS_MS = [0.1, 1000]; // of the strip that shows p50 to p99
+const FAR = 0.4; // a difference of similarities that gets the full colour
+
+const at = (id) => document.getElementById(id);
+let tasks = []; // as GET /tasks lists them
+let loaded = false;
+let asking = false;
+
+// ---- what is shown, made of elements: text never becomes markup
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [attribute, value] of Object.entries(attributes)) {
+    if (attribute === "share") made.style.setProperty("--share", value);
+    else if (attribute === "onclick") made.addEventListener("click", value);
+    else if (value !== null && value !== false) made.setAttribute(attribute, value === true ? "" : value);
+  }
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+const unseen = (words) => element("span", { class: "unseen" }, words);
+const signed = (value) => (Math.abs(value) < 0.005 ? "0.00" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`);
+const plain = (value) => value.toFixed(2).replace(/^-0\.00$/, "0.00").replace("-", "−");
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const many = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+
+/** Three significant digits, as far as milliseconds make sense. */
+function milliseconds(value) {
+  if (value === null) return "–";
+  return `${value.toFixed(value < 1 ? 3 : value < 10 ? 2 : value < 100 ? 1 : 0)} ms`;
+}
+
+function copyButton(words, command) {
+  const button = element("button", { type: "button", class: "copy", title: command }, words);
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(command);
+      button.textContent = "Copied";
+      say("The command is in the clipboard.");
+    } catch { // only pages from https or this very machine may write there
+      const shown = element("textarea", { class: "command", readonly: true, rows: 3, "aria-label": "Command to copy" });
+      shown.value = command;
+      button.replaceWith(shown);
+      shown.focus();
+      shown.select();
+      return;
+    }
+    setTimeout(() => (button.textContent = words), 1500);
+  });
+  return button;
+}
+
+function say(words) {
+  at("said").textContent = words;
+}
+
+// ---- similarity
+
+function matrix(title, kind, values, sentences, written) {
+  const numbers = sentences.map((_, place) => element("th", { scope: "col" }, unseen("sentence "), String(place + 1)));
+  const rows = values.map((row, i) =>
+    element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, String(i + 1), unseen(`: ${sentences[i]}`)),
+      ...row.map((value) => element("td", shade(kind, value), written(value))),
+    ),
+  );
+  return element(
+    "div",
+    { class: "scrolls", role: "region", tabindex: 0, "aria-label": `${title}, matrix` },
+    element(
+      "table",
+      { class: `matrix ${kind}` },
+      element("caption", {}, title),
+      element("thead", {}, element("tr", {}, element("td"), ...numbers)),
+      element("tbody", {}, ...rows),
+    ),
+  );
+}
+
+function shade(kind, value) {
+  if (kind === "heat") return { share: Math.min(1, Math.max(0, value)) };
+  return { share: Math.min(1, Math.abs(value) / FAR), class: value < 0 ? "less" : "more" };
+}
+
+function scale(kind, from, to) {
+  return element("span", { class: "scale" }, from, element("span", { class: `ramp ${kind}`, "aria-hidden": "true" }), to);
+}
+
+function showSimilarity(sentences, vectors, cosines) {
+  const first = sentences.slice(0, SHOWN);
+  const [student, teacher] = vectors.map((all) => all && similarities(all.slice(0, SHOWN)));
+  const list = element("ol", { class: "sentences", "aria-label": "Sentences" }, ...first.map((each) => element("li", {}, each)));
+  const shown = [matrix("Student", "heat", student, first, plain)];
+  if (teacher) {
+    shown.push(matrix("Teacher", "heat", teacher, first, plain));
+    shown.push(matrix("Student − teacher", "apart", difference(student, teacher), first, signed));
+  }
+  at("matrices").classList.toggle("stacked", first.length > ALIGNED);
+  at("matrices").replaceChildren(list, ...shown);
+  const cut = sentences.length > SHOWN ? ` The first ${SHOWN} of ${sentences.length} sentences are shown.` : "";
+  at("similarity-note").replaceChildren(
+    scale("heat", "0", "1"),
+    " cosine of two sentences’ vectors",
+    ...(teacher ? [element("br", { class: "narrow" }), scale("apart", "teacher higher", "student higher")] : []),
+    cut,
+  );
+  at("fidelity").replaceChildren();
+  if (cosines) {
+    at("fidelity").append(element("strong", {}, plain(mean(cosines))), " mean cosine of the student’s vectors to the teacher’s");
+  }
+}
+
+// ---- speed
+
+function showSpeed(count, timings, lead) {
+  const longest = Math.max(...timings.map((timing) => timing?.milliseconds ?? 0));
+  at("lead").textContent = lead ? `${lead.toFixed(lead < 100 ? 1 : 0)}×` : "–";
+  at("lead-words").textContent = lead ? "the teacher’s speed" : "no teacher to compare with";
+  at("bars").replaceChildren(
+    ...MODELS.flatMap((model, place) => {
+      const timing = timings[place];
+      return [
+        element("dt", {}, model, timing ? element("span", { class: "hint" }, ` ${timing.precision}`) : null),
+        element(
+          "dd",
+          { class: model },
+          element("span", { class: "track", "aria-hidden": "true" }, timing ? element("span", { class: "bar", share: timing.milliseconds / longest }) : ""),
+          element("span", { class: "value" }, timing ? milliseconds(timing.milliseconds) : "not loaded"),
+        ),
+      ];
+    }),
+  );
+  const both = timings[1] ? ", one model after the other, through the same code and on the same clock" : "";
+  at("speed-note").textContent = `For ${many(count, "sentence")}${both}: tokenising, waiting, inference.`;
+}
+
+/** Vectors of both, then their comparison: it comes last, so that it finds both models awake. */
+async function compare(sentences) {
+  const asked = { sentences };
+  const student = await ask("encode", { ...asked, model: "student" });
+  const teacher = await orMissing(ask("encode", { ...asked, model: "teacher" }));
+  const notes = student.content.truncated.map((index) => `Sentence ${index + 1} was too long and was cut.`);
+  const copies = [copyButton("Copy curl", curl("encode", { ...asked, model: "student" }))];
+  if (teacher.missing) {
+    const precision = await precisionOf("student");
+    const { tokenize, queue, inference } = student.stages;
+    showSpeed(sentences.length, [{ precision, milliseconds: tokenize + queue + inference }, null], null);
+    showSimilarity(sentences, [student.content.embeddings, null], null);
+    at("speed-curl").replaceChildren();
+    notes.push(teacher.missing.message);
+  } else {
+    const { content } = await ask("compare", asked);
+    showSpeed(sentences.length, [content.student, content.teacher], content.speed_up);
+    const cosines = content.results.map((result) => result.cosine);
+    showSimilarity(sentences, [student.content.embeddings, teacher.content.embeddings], cosines);
+    at("speed-curl").replaceChildren(copyButton("Copy curl", curl("compare", asked)));
+    copies.push(copyButton("Teacher’s", curl("encode", { ...asked, model: "teacher" })));
+  }
+  at("similarity-curl").replaceChildren(...copies);
+  at("speed-note").append(...notes.map((note) => element("span", { class: "notice" }, coded(note))));
+  return `${many(sentences.length, "sentence")} compared. ${at("lead").textContent} ${at("lead-words").textContent}.`;
+}
+
+/** What `asked` answers; where there is no such model, its error as `missing`. */
+async function orMissing(asked) {
+  try {
+    return await asked;
+  } catch (error) {
+    if (error.status === 404) return { missing: error };
+    throw error;
+  }
+}
+
+async function precisionOf(model) {
+  const { content } = await ask("models");
+  return content.models.find((each) => each.model === model).manifest.precision;
+}
+
+/** Commands stand between backticks in the service's messages. */
+function coded(words) {
+  const made = element("span");
+  words.split("`").forEach((part, place) => made.append(place % 2 ? element("code", {}, part) : part));
+  return made;
+}
+
+// ---- labels
+
+async function classify(sentences) {
+  const task = at("task").value;
+  const [student, teacher] = MODELS.map((model) => tasks.find((each) => each.task === task && each.model === model));
+  if (!student && !teacher) return;
+  const inputs = inputsFor(student ?? teacher, sentences);
+  const both = student && teacher;
+  const [path, content] = both
+    ? ["compare", { ...inputs, task }]
+    : [`classify/${encodeURIComponent(task)}`, { ...inputs, model: (student ?? teacher).model }];
+  const answer = (await ask(path, content)).content;
+  const other = student ? "teacher" : "student";
+  const missing = both ? null : (await orMissing(ask(path, { ...content, model: other }))).missing;
+  showLabels(inputs.pairs ?? inputs.sentences, both ? answer.results : answer.predictions, both ? MODELS : [content.model]);
+  at("labels-curl").replaceChildren(copyButton("Copy curl", curl(path, content)));
+  at("labels-note").replaceChildren(
+    ...(inputs.pairs ? [`${task} takes pairs: lines 1 and 2 are one, lines 3 and 4 the next. `] : []),
+    ...(missing ? [coded(missing.message)] : []),
+  );
+}
+
+function inputsFor(task, sentences) {
+  if (task.inputs === "sentences") return { sentences };
+  if (sentences.length % 2) {
+    throw new ServiceError(422, `${task.task} compares two sentences: lines 1 and 2, then 3 and 4. The last line has no partner.`);
+  }
+  return { pairs: sentences.flatMap((each, place) => (place % 2 ? [] : [[each, sentences[place + 1]]])) };
+}
+
+function showLabels(inputs, answers, models) {
+  const heads = [inputs[0] instanceof Array ? "Pair" : "Sentence", ...models].map((head) => element("th", { scope: "col" }, head));
+  const rows = answers.map((answer, place) =>
+    element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, [inputs[place]].flat().join(" ⟷ ")),
+      ...models.map((model) => element("td", { "data-model": model }, prediction(models.length > 1 ? answer[model] : answer, model))),
+      models.length > 1 && answer.agree === false ? element("td", { class: "apart" }, "differ") : null,
+    ),
+  );
+  at("labels").replaceChildren(
+    element(
+      "div",
+      { class: "scrolls", role: "region", tabindex: 0, "aria-label": "Labels" },
+      element(
+        "table",
+        { class: "labels" },
+        element("caption", { class: "unseen" }, "Labels with their probabilities"),
+        element("thead", {}, element("tr", {}, ...heads)),
+        element("tbody", {}, ...rows),
+      ),
+    ),
+  );
+}
+
+/** A label and its probability, of many labels the three best; or a regression task's value. */
+function prediction(answer, model) {
+  if ("value" in answer) return element("span", { class: "value" }, answer.value.toFixed(3));
+  const best = Object.entries(answer.scores).sort(([, one], [, other]) => other - one);
+  return element(
+    "ul",
+    { class: `scores ${model}` },
+    ...best.slice(0, best.length > 2 ? 3 : 1).map(([label, score]) =>
+      element(
+        "li",
+        {},
+        element("span", { class: "label" }, label),
+        element("span", { class: "track", "aria-hidden": "true" }, element("span", { class: "bar", share: score })),
+        element("span", { class: "value" }, percent(score)),
+      ),
+    ),
+  );
+}
+
+// ---- one run
+
+function sentencesInBox() {
+  return at("sentences").value.split("\n").map((line) => line.trim()).filter(Boolean);
+}
+
+async function run(...parts) {
+  if (asking) return;
+  asking = true;
+  at("run").setAttribute("aria-disabled", "true");
+  at("problem").replaceChildren();
+  try {
+    const sentences = sentencesInBox();
+    if (!sentences.length) throw new ServiceError(422, "There is no sentence in the box. Type one, or take an example.");
+    if (!loaded) await load();
+    let summary = "";
+    for (const part of parts) summary = (await part(sentences)) ?? summary;
+    say(summary);
+  } catch (error) {
+    showProblem(error);
+  } finally {
+    asking = false;
+    at("run").removeAttribute("aria-disabled");
+  }
+  poll();
+}
+
+function showProblem(error) {
+  if (!(error instanceof ServiceError)) console.error(error);
+  const title = error instanceof ServiceError ? error.title : "This page failed";
+  at("problem").replaceChildren(element("div", { class: "alert" }, element("strong", {}, title), " ", coded(error.message)));
+  if (error.status === 401) askForKey();
+}
+
+function askForKey() {
+  const field = element("input", { id: "key", type: "password", autocomplete: "off", spellcheck: "false", "aria-describedby": "key-hint" });
+  const form = element(
+    "form",
+    { class: "card key" },
+    element("label", { for: "key" }, "API key"),
+    field,
+    element("button", { type: "submit" }, "Use it"),
+    element("span", { id: "key-hint", class: "hint" }, "It stays in this page’s memory and is gone when the page is closed."),
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    useKey(field.value);
+    form.remove();
+    at("sentences").focus();
+    run(compare, classify);
+  });
+  at("key-place").replaceChildren(form);
+}
+
+/** Learn which models and tasks there are. */
+async function load() {
+  const models = (await ask("models")).content.models;
+  tasks = (await ask("tasks")).content.tasks;
+  const names = [...new Set(tasks.map((each) => each.task))];
+  if (names.length) {
+    at("task").replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+    at("task").disabled = false;
+  } else {
+    at("labels-note").replaceChildren("No task is loaded; ", element("code", {}, "python -m training finetune"), " makes one.");
+  }
+  at("models").replaceChildren(
+    ...models.map(({ model, manifest }) =>
+      element("p", {}, element("strong", {}, model), ` ${manifest.name}, ${manifest.precision}, ${manifest.dimensions} dimensions, space `, element("code", {}, manifest.space)),
+    ),
+  );
+  loaded = true;
+}
+
+// ---- live
+
+const readings = []; // [time, histograms by model], oldest first, over the last minute
+let next;
+
+/** Read the metrics now, and then every few seconds while somebody can see the page. */
+async function poll() {
+  clearTimeout(next);
+  if (document.hidden) return;
+  try {
+    readings.push([performance.now(), histograms(await read("metrics"), "understudy_request_duration_seconds", "model")]);
+    while (readings.length > 2 && readings[1][0] <= readings.at(-1)[0] - WINDOW_MS) readings.shift();
+    showLive(readings[0][1], readings.at(-1)[1]);
+    await read("health/ready");
+    showHealth("ready", "ready");
+  } catch (error) {
+    showHealth(error.status ? "waiting" : "gone", error.status ? "not ready" : "not reachable", error.message);
+  }
+  clearTimeout(next);
+  next = setTimeout(poll, POLL_MS);
+}
+
+function showHealth(state, words, why = "") {
+  const health = at("health");
+  if (health.textContent !== words) health.textContent = words; // announced only when it changes
+  health.dataset.state = state;
+  health.title = why;
+}
+
+function showLive(before, now) {
+  const span = readings.length > 1 ? "in the last minute" : "from now on";
+  const recent = Object.fromEntries(MODELS.map((model) => [model, readings.length > 1 ? since(before[model], now[model]) : null]));
+  at("live").replaceChildren(liveTable(`Since the service started`, now), liveTable(`Seen here ${span}`, recent));
+}
+
+function liveTable(title, byModel) {
+  const rows = MODELS.map((model) => {
+    const histogram = byModel[model];
+    const [p50, p99] = [0.5, 0.99].map((share) => {
+      const seconds = histogram && quantile(histogram, share);
+      return seconds === null ? null : 1000 * seconds;
+    });
+    return element(
+      "tr",
+      { class: model },
+      element("th", { scope: "row" }, model),
+      element("td", {}, milliseconds(p50)),
+      element("td", {}, milliseconds(p99)),
+      element("td", { class: "strip", "aria-hidden": "true" }, p50 === null ? "" : strip(p50, p99)),
+      element("td", {}, histogram ? histogram.get(Infinity).toLocaleString("en") : "0"),
+    );
+  });
+  const heads = ["Model", "p50", "p99"].map((head) => element("th", { scope: "col" }, head));
+  return element(
+    "table",
+    { class: "latencies" },
+    element("caption", {}, title),
+    element("thead", {}, element("tr", {}, ...heads, element("td", { class: "strip", "aria-hidden": "true" }), element("th", { scope: "col" }, "requests"))),
+    element("tbody", {}, ...rows),
+  );
+}
+
+/** A line from p50 to p99 on a logarithmic axis that all rows share. */
+function strip(p50, p99) {
+  const [low, high] = AXIS_MS.map(Math.log);
+  const place = (value) => Math.min(1, Math.max(0, (Math.log(value) - low) / (high - low)));
+  const line = element("span", { class: "span" });
+  line.style.setProperty("--from", place(p50));
+  line.style.setProperty("--to", place(p99));
+  return element("span", { class: "axis" }, line);
+}
+
+// ---- beginning
+
+function begin() {
+  const box = at("sentences");
+  for (const [name, sentences] of Object.entries(EXAMPLES)) {
+    const take = () => {
+      box.value = sentences.join("\n");
+      run(compare, classify);
+    };
+    at("examples").append(element("button", { type: "button", onclick: take }, name));
+  }
+  at("composer").addEventListener("submit", (event) => {
+    event.preventDefault();
+    run(compare, classify);
+  });
+  box.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run(compare, classify);
+  });
+  at("task").addEventListener("change", () => run(classify));
+  document.addEventListener("visibilitychange", poll);
+  box.value = EXAMPLES["Paraphrases"].join("\n");
+  poll();
+  run(compare, classify);
+}
+
+begin();
