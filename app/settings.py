@@ -51,9 +51,17 @@ class Settings(BaseSettings):
     ] = 2048
     batch_rows: Annotated[Count, Field(description="Rows in a batch, however short they are.")] = 64
 
+    shadow_rate: Annotated[
+        float,
+        Field(ge=0, le=1, description="Share of the student's rows that the teacher answers too, unseen; 0: none."),
+    ] = 0.02
+    shadow_cpu_share: Annotated[
+        float, Field(gt=0, le=1, description="Most of the usable cores that the shadow takes; what is too much is dropped.")
+    ] = 0.05
+
     api_key: Annotated[
         SecretStr | None,
-        Field(min_length=1, description="If set, sent as a Bearer token; the page, health, metrics and docs need none."),
+        Field(min_length=1, description="If set, sent as a Bearer token; page, health, metrics and docs need none."),
     ] = None
     admin: Annotated[
         bool, Field(description="Serve POST /admin/reload; needs an API key, as it makes the service work.")

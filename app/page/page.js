@@ -43,11 +43,12 @@ const ALIGNED = 8; // sentences whose list fits beside three matrices
 const POLL_MS = 5000;
 const WINDOW_MS = 60_000;
 const AXIS_MS = [0.1, 1000]; // of the strip that shows p50 to p99
-const FAR = 0.4; // a difference of similarities that gets the full colour
+const FAR = 0.25; // a difference of similarities that gets the full colour
 
 const at = (id) => document.getElementById(id);
+const refusals = {}; // what the service said where something is not loaded
 let tasks = []; // as GET /tasks lists them
-let loaded = false;
+let manifests = {}; // of the encoders, by model
 let asking = false;
 
 // ---- what is shown, made of elements: text never becomes markup
@@ -148,7 +149,7 @@ function showSimilarity(sentences, vectors, cosines) {
   at("similarity-note").replaceChildren(
     scale("heat", "0", "1"),
     " cosine of two sentences’ vectors",
-    ...(teacher ? [element("br", { class: "narrow" }), scale("apart", "teacher higher", "student higher")] : []),
+    ...(teacher ? [element("br", { class: "narrow" }), scale("apart", `−${FAR}`, `+${FAR}`), " student less teacher"] : []),
     cut,
   );
   at("fidelity").replaceChildren();
@@ -183,44 +184,39 @@ function showSpeed(count, timings, lead) {
 
 /** Vectors of both, then their comparison: it comes last, so that it finds both models awake. */
 async function compare(sentences) {
-  const asked = { sentences };
-  const student = await ask("encode", { ...asked, model: "student" });
-  const teacher = await orMissing(ask("encode", { ...asked, model: "teacher" }));
+  const [ours, theirs] = MODELS.map((model) => ({ sentences, model }));
+  const student = await ask("encode", ours);
+  const vectors = student.content.embeddings;
   const notes = student.content.truncated.map((index) => `Sentence ${index + 1} was too long and was cut.`);
-  const copies = [copyButton("Copy curl", curl("encode", { ...asked, model: "student" }))];
-  if (teacher.missing) {
-    const precision = await precisionOf("student");
-    const { tokenize, queue, inference } = student.stages;
-    showSpeed(sentences.length, [{ precision, milliseconds: tokenize + queue + inference }, null], null);
-    showSimilarity(sentences, [student.content.embeddings, null], null);
-    at("speed-curl").replaceChildren();
-    notes.push(teacher.missing.message);
-  } else {
-    const { content } = await ask("compare", asked);
+  const copies = [copyButton("Copy student’s curl", curl("encode", ours))];
+  if (manifests.teacher) {
+    const teacher = await ask("encode", theirs);
+    const { content } = await ask("compare", { sentences });
     showSpeed(sentences.length, [content.student, content.teacher], content.speed_up);
-    const cosines = content.results.map((result) => result.cosine);
-    showSimilarity(sentences, [student.content.embeddings, teacher.content.embeddings], cosines);
-    at("speed-curl").replaceChildren(copyButton("Copy curl", curl("compare", asked)));
-    copies.push(copyButton("Teacher’s", curl("encode", { ...asked, model: "teacher" })));
+    showSimilarity(sentences, [vectors, teacher.content.embeddings], content.results.map((result) => result.cosine));
+    at("speed-curl").replaceChildren(copyButton("Copy curl", curl("compare", { sentences })));
+    copies.push(copyButton("Copy teacher’s curl", curl("encode", theirs)));
+  } else {
+    const { tokenize, queue, inference } = student.stages;
+    const { precision } = manifests.student;
+    showSpeed(sentences.length, [{ precision, milliseconds: tokenize + queue + inference }, null], null);
+    showSimilarity(sentences, [vectors, null], null);
+    at("speed-curl").replaceChildren();
+    notes.push(await refusal("encode", theirs));
   }
   at("similarity-curl").replaceChildren(...copies);
   at("speed-note").append(...notes.map((note) => element("span", { class: "notice" }, coded(note))));
   return `${many(sentences.length, "sentence")} compared. ${at("lead").textContent} ${at("lead-words").textContent}.`;
 }
 
-/** What `asked` answers; where there is no such model, its error as `missing`. */
-async function orMissing(asked) {
-  try {
-    return await asked;
-  } catch (error) {
-    if (error.status === 404) return { missing: error };
-    throw error;
-  }
-}
-
-async function precisionOf(model) {
-  const { content } = await ask("models");
-  return content.models.find((each) => each.model === model).manifest.precision;
+/** Why the service will not answer this: its words name the command that helps. Asked once for each path and model. */
+async function refusal(path, content) {
+  const place = `${path} ${content.model}`;
+  refusals[place] ??= await ask(path, content).then(() => "", (error) => {
+    if (error.status !== 404) throw error;
+    return error.message;
+  });
+  return refusals[place];
 }
 
 /** Commands stand between backticks in the service's messages. */
@@ -233,23 +229,21 @@ function coded(words) {
 // ---- labels
 
 async function classify(sentences) {
-  const task = at("task").value;
-  const [student, teacher] = MODELS.map((model) => tasks.find((each) => each.task === task && each.model === model));
-  if (!student && !teacher) return;
-  const inputs = inputsFor(student ?? teacher, sentences);
-  const both = student && teacher;
-  const [path, content] = both
-    ? ["compare", { ...inputs, task }]
-    : [`classify/${encodeURIComponent(task)}`, { ...inputs, model: (student ?? teacher).model }];
+  const name = at("task").value;
+  const models = MODELS.filter((model) => tasks.some((task) => task.task === name && task.model === model));
+  if (!models.length) return;
+  const inputs = inputsFor(tasks.find((task) => task.task === name), sentences);
+  const single = `classify/${encodeURIComponent(name)}`;
+  const [path, content] = models.length > 1 ? ["compare", { ...inputs, task: name }] : [single, { ...inputs, model: models[0] }];
   const answer = (await ask(path, content)).content;
-  const other = student ? "teacher" : "student";
-  const missing = both ? null : (await orMissing(ask(path, { ...content, model: other }))).missing;
-  showLabels(inputs.pairs ?? inputs.sentences, both ? answer.results : answer.predictions, both ? MODELS : [content.model]);
+  const predictions = answer.results ?? answer.predictions.map((each) => ({ [models[0]]: each }));
+  showLabels(inputs.pairs ?? inputs.sentences, predictions, models);
   at("labels-curl").replaceChildren(copyButton("Copy curl", curl(path, content)));
-  at("labels-note").replaceChildren(
-    ...(inputs.pairs ? [`${task} takes pairs: lines 1 and 2 are one, lines 3 and 4 the next. `] : []),
-    ...(missing ? [coded(missing.message)] : []),
-  );
+  const notes = inputs.pairs ? [`${name} takes pairs: lines 1 and 2 are one, lines 3 and 4 the next. `] : [];
+  for (const model of MODELS.filter((each) => !models.includes(each))) {
+    notes.push(coded(await refusal(single, { ...inputs, model })));
+  }
+  at("labels-note").replaceChildren(...notes);
 }
 
 function inputsFor(task, sentences) {
@@ -267,8 +261,8 @@ function showLabels(inputs, answers, models) {
       "tr",
       {},
       element("th", { scope: "row" }, [inputs[place]].flat().join(" ⟷ ")),
-      ...models.map((model) => element("td", { "data-model": model }, prediction(models.length > 1 ? answer[model] : answer, model))),
-      models.length > 1 && answer.agree === false ? element("td", { class: "apart" }, "differ") : null,
+      ...models.map((model) => element("td", { "data-model": model }, prediction(answer[model], model))),
+      answer.agree === false ? element("td", { class: "apart" }, "differ") : null,
     ),
   );
   at("labels").replaceChildren(
@@ -319,7 +313,7 @@ async function run(...parts) {
   try {
     const sentences = sentencesInBox();
     if (!sentences.length) throw new ServiceError(422, "There is no sentence in the box. Type one, or take an example.");
-    if (!loaded) await load();
+    await load();
     let summary = "";
     for (const part of parts) summary = (await part(sentences)) ?? summary;
     say(summary);
@@ -359,23 +353,26 @@ function askForKey() {
   at("key-place").replaceChildren(form);
 }
 
-/** Learn which models and tasks there are. */
+/** Learn which models and tasks there are: a reload may have changed them. */
 async function load() {
-  const models = (await ask("models")).content.models;
+  const { models } = (await ask("models")).content;
+  manifests = Object.fromEntries(models.map(({ model, manifest }) => [model, manifest]));
   tasks = (await ask("tasks")).content.tasks;
+  at("models").replaceChildren(...models.map(({ model, manifest }) => describe(model, manifest)));
   const names = [...new Set(tasks.map((each) => each.task))];
-  if (names.length) {
-    at("task").replaceChildren(...names.map((name) => element("option", { value: name }, name)));
-    at("task").disabled = false;
-  } else {
-    at("labels-note").replaceChildren("No task is loaded; ", element("code", {}, "python -m training finetune"), " makes one.");
+  const choice = at("task");
+  if (names.join() !== [...choice.options].map((option) => option.value).join()) {
+    choice.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
   }
-  at("models").replaceChildren(
-    ...models.map(({ model, manifest }) =>
-      element("p", {}, element("strong", {}, model), ` ${manifest.name}, ${manifest.precision}, ${manifest.dimensions} dimensions, space `, element("code", {}, manifest.space)),
-    ),
-  );
-  loaded = true;
+  choice.disabled = !names.length;
+  if (!names.length) {
+    at("labels-note").replaceChildren("No task is loaded; ", element("code", {}, "python -m training finetune"), " trains one.");
+  }
+}
+
+function describe(model, manifest) {
+  const facts = ` ${manifest.precision}, ${manifest.dimensions} dimensions, space `;
+  return element("p", {}, element("strong", {}, model), facts, element("code", {}, manifest.space));
 }
 
 // ---- live
@@ -430,12 +427,14 @@ function liveTable(title, byModel) {
       element("td", {}, histogram ? histogram.get(Infinity).toLocaleString("en") : "0"),
     );
   });
+  const axis = element("span", { class: "ends" }, ...AXIS_MS.map((value) => element("span", {}, value < 1000 ? `${value} ms` : `${value / 1000} s`)));
+  const ends = element("td", { class: "strip", "aria-hidden": "true" }, axis);
   const heads = ["Model", "p50", "p99"].map((head) => element("th", { scope: "col" }, head));
   return element(
     "table",
     { class: "latencies" },
     element("caption", {}, title),
-    element("thead", {}, element("tr", {}, ...heads, element("td", { class: "strip", "aria-hidden": "true" }), element("th", { scope: "col" }, "requests"))),
+    element("thead", {}, element("tr", {}, ...heads, ends, element("th", { scope: "col" }, "Requests"))),
     element("tbody", {}, ...rows),
   );
 }
