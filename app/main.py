@@ -20,10 +20,11 @@ from starlette.exceptions import HTTPException
 
 from app.documentation import complete
 from app.errors import ReloadError, ServiceError, error_body
+from app.express import Express
 from app.gate import Gate
 from app.logs import configure_logs
 from app.metrics import Metrics, build_version
-from app.routes import admin, facts, models, page
+from app.routes import JsonRoute, admin, facts, models, page
 from app.service import Alone, Crew, Service
 from app.settings import Settings
 from app.supervisor import Line
@@ -70,6 +71,7 @@ def create_app(settings: Settings, crew: Crew | None = None) -> FastAPI:
     app.include_router(page)
     if settings.admin:
         app.include_router(admin)
+    app.add_middleware(Express, routes=[route for route in models.routes if isinstance(route, JsonRoute)])
     app.add_middleware(Gate, metrics=metrics, api_key=settings.api_key.get_secret_value() if settings.api_key else None)
     generated = app.openapi
     app.openapi = lambda: complete(generated(), service.shown(), settings)  # type: ignore[method-assign]
@@ -95,6 +97,7 @@ async def _serve(settings: Settings, listener: socket.socket, crew: Crew) -> int
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here asks who the client is
         lifespan="on",
         ws="none",
         backlog=BACKLOG,
