@@ -1,9 +1,20 @@
-"""Serve: `python -m app`. Settings come from UNDERSTUDY_* variables and .env."""
+"""Serve, or compare without serving. Settings come from UNDERSTUDY_* variables and .env.
 
+python -m app                                  serve
+python -m app compare FILE [--task TASK]       student beside teacher on each line of a file, as a table
+"""
+
+import argparse
 import logging
 import socket
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
+from app.bundle import BundleError
+from app.comparison import InputError, compare_file
+from app.cores import usable_cores
+from app.errors import ServiceError
 from app.logs import FIELDS, configure_logs
 from app.main import serve
 from app.settings import PREFIX, Settings, SettingsError, read_settings
@@ -40,13 +51,37 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def main() -> int:
+def compare(settings: Settings, options: argparse.Namespace) -> int:
+    """Print the comparison; the exit code is 1 if there is none to print."""
+    try:
+        table = compare_file(settings, settings.threads or usable_cores(), options.file, options.task)
+    except (InputError, BundleError, ServiceError) as error:
+        print(f"understudy: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    print(table)  # noqa: T201
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the commands; without one, serve."""
+    parser = argparse.ArgumentParser(prog="python -m app", description="Serve; settings are UNDERSTUDY_* variables.")
+    commands = parser.add_subparsers(dest="command", metavar="compare")
+    command = commands.add_parser("compare", help="student beside teacher on each line of a file, as a table")
+    command.add_argument("file", type=Path, help="a sentence a line; for tasks on pairs, two with a tab between")
+    command.add_argument("--task", help="compare this task's answers; without it, vectors")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal ends it; the exit code is 0 then, 1 for bad surroundings, 2 for wrong settings."""
+    options = parser().parse_args(arguments)
     try:
         settings = read_settings()
     except SettingsError as error:
         print(f"understudy: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    if options.command == "compare":
+        return compare(settings, options)
     configure_logs(settings.log_level)
     try:
         listener = listen(settings)

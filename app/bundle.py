@@ -37,6 +37,36 @@ class BundleError(RuntimeError):
     """A bundle that cannot be served; the message names the folder, the file and what is wrong with it."""
 
 
+class Baseline(BaseModel):
+    """What rows look like that the bundle was made for: what traffic is held against, to see it drift.
+
+    Attributes:
+        rows: Texts that it was taken from.
+        unknown_ratio: Share of their tokens that the vocabulary lacks.
+        mean_tokens: Tokens in a row, special tokens included.
+        length_bounds: Longest row of each class of lengths but the last, which is open.
+        length_shares: Share of the rows in each class.
+        mean_vector: Mean of the rows' vectors; it is not of unit length.
+        label_shares: For a classifier: how often it answers each label.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: Annotated[int, Field(ge=1)]
+    unknown_ratio: Annotated[float, Field(ge=0, le=1)]
+    mean_tokens: Annotated[float, Field(gt=0)]
+    length_bounds: tuple[int, ...]
+    length_shares: tuple[float, ...]
+    mean_vector: tuple[float, ...]
+    label_shares: dict[str, float] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Baseline":
+        if len(self.length_shares) != len(self.length_bounds) + 1:
+            raise ValueError("a baseline has one share more than bounds: the last class of lengths is open")
+        return self
+
+
 class Manifest(BaseModel):
     """What a bundle is. Two vectors may be mixed in one index only if their `space` is equal.
 
@@ -55,6 +85,7 @@ class Manifest(BaseModel):
         files: sha256 of every other file.
         training: The recipe and the data that made it.
         figures: Parity and quality, as the exporter measured them.
+        baseline: What its rows looked like, where the exporter had any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +108,7 @@ class Manifest(BaseModel):
     files: dict[str, str]
     training: dict[str, Any] = {}
     figures: dict[str, float] = {}
+    baseline: Baseline | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":
@@ -93,6 +125,10 @@ class Manifest(BaseModel):
             raise ValueError("a classifier names at least two labels, and nothing else names any")
         if CANARY not in self.files:
             raise ValueError(f"a bundle lists {CANARY}")
+        if self.baseline and len(self.baseline.mean_vector) != self.dimensions:
+            raise ValueError(f"the baseline's mean vector has {len(self.baseline.mean_vector)} dimensions")
+        if self.baseline and tuple(self.baseline.label_shares) != self.labels:
+            raise ValueError("the baseline has a share for each label, in their order")
         return self
 
 

@@ -11,6 +11,10 @@ from app.bundle import Bundle, BundleError, Texts
 Floats = NDArray[np.float32]
 
 
+class CanaryError(BundleError):
+    """A bundle that does not answer as it did when it was made."""
+
+
 def check_canary(bundle: Bundle, answer: Callable[[Texts], Floats]) -> float:
     """Answer each canary alone and compare with what the bundle recorded.
 
@@ -22,7 +26,8 @@ def check_canary(bundle: Bundle, answer: Callable[[Texts], Floats]) -> float:
         The worst difference: 1 - cosine for an encoder's vectors, absolute for a task's scores.
 
     Raises:
-        BundleError: an answer has another size, differs more than the manifest tolerates, or cannot be given.
+        CanaryError: an answer has another size, differs more than the manifest tolerates, or cannot be given.
+        BundleError: the canary is empty or cannot be read.
     """
     kind: Literal["vectors", "scores"] = "vectors" if bundle.manifest.kind == "encoder" else "scores"
     canary = bundle.canary()
@@ -38,7 +43,7 @@ def check_canary(bundle: Bundle, answer: Callable[[Texts], Floats]) -> float:
     at = int(np.argmax(differences))  # NaN counts as the largest
     worst, tolerated = differences[at], bundle.manifest.canary_tolerance
     if not worst <= tolerated:
-        raise BundleError(
+        raise CanaryError(
             f"{bundle.folder} does not answer as it did when it was made: the {kind} of canary {at} differ by "
             f"{worst:.2g}, the manifest tolerates {tolerated:.2g}"
         )
@@ -49,12 +54,12 @@ def _answer(bundle: Bundle, answer: Callable[[Texts], Floats], texts: Texts) -> 
     try:
         return answer(texts)
     except Exception as error:  # whatever the runtime raises: the bundle cannot be served
-        raise BundleError(f"{bundle.folder} fails on its canary: {error}") from error
+        raise CanaryError(f"{bundle.folder} fails on its canary: {error}") from error
 
 
 def _difference(bundle: Bundle, kind: str, found: Floats, recorded: Floats) -> float:
     if found.shape != recorded.shape:
-        raise BundleError(f"{bundle.folder} answers its canary with {found.shape} numbers, not {recorded.shape}")
+        raise CanaryError(f"{bundle.folder} answers its canary with {found.shape} numbers, not {recorded.shape}")
     if kind == "scores":
         return float(np.abs(found - recorded).max())
     return 1 - float(found @ recorded / (np.linalg.norm(found) * np.linalg.norm(recorded)))

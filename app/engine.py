@@ -6,13 +6,14 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from app.batcher import Answer, Batcher, Limits, PoisonError, QueueFullError
+from app.batcher import Answer, Batcher, Ids, Limits, PoisonError, QueueFullError
 from app.bundle import HEAD, MODEL, TOKENIZER, Bundle, Texts
 from app.canary import check_canary
+from app.drift import watch_drift
 from app.errors import InvalidError, ModelError, OverloadedError
 from app.metrics import Metrics
 from app.session import EncoderSession, HeadSession, Vectors
@@ -34,16 +35,28 @@ class Encoded:
     """The vectors of a request.
 
     Attributes:
+        rows: Token ids as the model saw them, special tokens included.
         vectors: float32 (rows, dimensions).
-        truncated: Indices of the rows that were cut off.
-        tokens: Tokens as the model saw them, special tokens included.
+        truncated: Indices of the inputs that were cut off.
         stages: Seconds spent in tokenize, queue and inference.
     """
 
+    rows: Sequence[Ids]
     vectors: Vectors
     truncated: list[int]
-    tokens: int
     stages: Stages
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all rows."""
+        return sum(map(len, self.rows))
+
+
+@dataclass(frozen=True)
+class Scored(Encoded):
+    """A task's scores, float32 (inputs, labels) or (inputs, 1), besides the vectors of the inputs' texts."""
+
+    scores: Vectors
 
 
 class ModelWatcher:
@@ -79,6 +92,7 @@ class Engine:
         """
         self.bundle = bundle
         self.manifest = bundle.manifest
+        self.threads = threads
         self._tokenizer = Tokenizer(bundle.path(TOKENIZER), self.manifest.max_tokens)
         self._session = EncoderSession(bundle.path(MODEL))
         if self.manifest.kind == "encoder":
@@ -86,11 +100,11 @@ class Engine:
         self._batcher = Batcher(
             self._session.run, limits, threads, ModelWatcher(metrics, self.manifest.role), self.manifest.name
         )
+        self.drift = watch_drift(self.manifest, self.unknown) if self.manifest.kind == "encoder" else None
 
     def encode_now(self, inputs: Sequence[Texts]) -> Vectors:
-        """Encode in the caller's thread, past the queue, each input alone: float32 (rows, dimensions)."""
-        rows = self._tokenizer.rows(inputs)
-        return np.concatenate([self._session.run([row.ids]) for row in rows])
+        """Encode in the caller's thread, past the queue, as one batch: float32 (inputs, dimensions)."""
+        return self._session.run([row.ids for row in self._tokenizer.rows(inputs)])
 
     async def encode(self, inputs: Sequence[Texts], *, truncate: bool = True) -> Encoded:
         """Encode texts, or joined pairs.
@@ -114,7 +128,7 @@ class Engine:
             )
         return await self._answer([row.ids for row in rows], truncated, perf_counter() - begun)
 
-    async def encode_ids(self, rows: Sequence[Sequence[int]]) -> Encoded:
+    async def encode_ids(self, rows: Sequence[Ids]) -> Encoded:
         """Encode rows of token ids, special tokens included, as this model's tokenizer gives them.
 
         Raises:
@@ -130,6 +144,16 @@ class Engine:
             if row and (min(row) < 0 or max(row) >= vocabulary):
                 raise InvalidError(f"row {index} holds a token id outside 0 to {vocabulary - 1}", "input")
         return await self._answer(rows, [], perf_counter() - begun)
+
+    @property
+    def unknown(self) -> int | None:
+        """The token id that stands for what the vocabulary lacks."""
+        return self._tokenizer.unknown
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens waiting for a batch."""
+        return self._batcher.waiting_tokens
 
     @property
     def longest_run(self) -> float:
@@ -150,7 +174,7 @@ class Engine:
         """Admit no more; what was admitted is still answered."""
         self._batcher.close()
 
-    async def _answer(self, rows: Sequence[Sequence[int]], truncated: list[int], tokenize: float) -> Encoded:
+    async def _answer(self, rows: Sequence[Ids], truncated: list[int], tokenize: float) -> Encoded:
         for index, row in enumerate(rows):
             if not row:
                 raise InvalidError(f"input {index} has no tokens", "input")
@@ -162,7 +186,7 @@ class Engine:
             "queue": answer.started - answer.admitted,
             "inference": answer.finished - answer.started,
         }
-        return Encoded(answer.vectors, truncated, sum(map(len, rows)), stages)
+        return Encoded(rows, answer.vectors, truncated, stages)
 
     def _estimate(self, inputs: Sequence[Texts]) -> int:
         """Guess the tokens: a word piece has about five letters, and each row its special tokens."""
@@ -195,24 +219,45 @@ class Task:
         self.manifest = bundle.manifest
         self.engine = engine
         self._head = HeadSession(bundle.path(HEAD))
-        check_canary(bundle, self._score_now)
+        check_canary(bundle, self._score_alone)
+        self.drift = watch_drift(self.manifest, engine.unknown)
 
-    async def score(self, inputs: Sequence[Texts], *, truncate: bool = True) -> Encoded:
-        """Score texts or pairs; the answer's `vectors` are scores, float32 (inputs, labels), or (inputs, 1).
+    async def score(self, inputs: Sequence[Texts], *, truncate: bool = True) -> Scored:
+        """Score texts or pairs.
 
         Raises:
             InvalidError, OverloadedError, ModelError: as Engine.encode.
         """
         encoded = await self.engine.encode(self._rows(inputs), truncate=truncate)
         begun = perf_counter()
-        vectors = encoded.vectors.reshape(len(inputs), -1, encoded.vectors.shape[-1])  # (inputs, texts, dimensions)
+        vectors = self._by_input(encoded.vectors, len(inputs))
         try:
             scores = await _unless(len(inputs) <= INLINE_ROWS, self._head.run, vectors)  # (inputs, labels)
         except Exception as error:
             raise ModelError(f"the head of {self.manifest.name} failed: {type(error).__name__}") from error
         stages = {**encoded.stages, "inference": encoded.stages["inference"] + perf_counter() - begun}
         texts = vectors.shape[1]
-        return Encoded(scores, sorted({row // texts for row in encoded.truncated}), encoded.tokens, stages)
+        truncated = sorted({row // texts for row in encoded.truncated})
+        return Scored(encoded.rows, encoded.vectors, truncated, stages, scores)
+
+    def score_now(self, inputs: Sequence[Texts]) -> Vectors:
+        """Score in the caller's thread, past the queue, as one batch: float32 (inputs, labels), or (inputs, 1)."""
+        return self._head.run(self._by_input(self.engine.encode_now(self._rows(inputs)), len(inputs)))
+
+    def predictions(self, scored: Scored) -> list[dict[str, Any]]:
+        """Say what scores mean, as the routes write it: label, score and scores of each input, or its value."""
+        if self.manifest.kind == "regressor":
+            return [{"value": value} for (value,) in scored.scores]
+        labels = self.manifest.labels
+        return [
+            {"label": labels[top], "score": row[top], "scores": dict(zip(labels, row, strict=True))}
+            for row, top in zip(scored.scores, scored.scores.argmax(axis=1), strict=True)
+        ]
+
+    @property
+    def threads(self) -> int:
+        """Batches in flight."""
+        return self.engine.threads
 
     @property
     def takes(self) -> Literal["sentences", "pairs"]:
@@ -225,9 +270,16 @@ class Task:
             return inputs
         return [(text,) for texts in inputs for text in texts]
 
-    def _score_now(self, texts: Texts) -> Vectors:
-        scores: Vectors = self._head.run(self.engine.encode_now(self._rows([texts]))[np.newaxis])[0]
+    def _score_alone(self, texts: Texts) -> Vectors:
+        """Score one input as its canary was made: each text in a batch of its own."""
+        vectors = np.concatenate([self.engine.encode_now([row]) for row in self._rows([texts])])
+        scores: Vectors = self._head.run(self._by_input(vectors, 1))[0]
         return scores
+
+    @staticmethod
+    def _by_input(vectors: Vectors, inputs: int) -> Vectors:
+        """Bring the vectors of an input's texts together: (rows, dimensions) -> (inputs, texts, dimensions)."""
+        return vectors.reshape(inputs, -1, vectors.shape[-1])
 
 
 async def _wait(future: "Future[Answer]") -> Answer:

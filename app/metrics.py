@@ -5,12 +5,14 @@ says below how its processes' values combine.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from app.bundle import Baseline
 
 MODELS = ("student", "teacher")
 NO_MODEL = "none"  # requests that fail before their model is known, and routes without one
@@ -30,8 +32,22 @@ OTHER_ROUTES = (
     "/openapi.json",
     "/admin/reload",
 )
+OTHER_STATUSES = (200, 401, 404, 405, 409, 500, 503)
 OTHER = "other"  # any path that is no route: clients must not be able to create series
 STATUSES = (200, 400, 401, 404, 405, 408, 409, 413, 422, 429, 500, 503, 504)
+
+
+LOADS = ("loaded", "refused", "canary_failed")
+SHADOWED = ("answered", "busy", "queue_full", "failed")
+# Of the bundles whose manifest carries a baseline; `task` is empty for an encoder.
+DRIFT = {
+    "rows": "Rows of the last five minutes that drift was measured on",
+    "unknown_ratio": "Share of their tokens that the vocabulary lacks",
+    "mean_tokens": "Tokens in a row, special tokens included",
+    "length_distance": "Total variation between the lengths of these rows and the baseline's",
+    "vector_distance": "1 - cosine of the mean vectors of these rows and of the baseline",
+    "prior_distance": "Total variation between the labels answered and the baseline's",
+}
 
 
 def _durations() -> Iterator[float]:
@@ -45,6 +61,7 @@ def _durations() -> Iterator[float]:
 DURATIONS = tuple(_durations())
 SIZES = tuple(float(2**power) for power in range(15))
 RATIOS = tuple(step / 20 for step in range(20))
+AGREEMENTS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 0.999, 1.0)
 
 
 class Metrics:
@@ -108,6 +125,51 @@ class Metrics:
         self.truncated = Counter(
             "understudy_truncated_total", "Sentences cut off at the model's limit", ["model"], registry=registry
         )
+        self.loads = Counter(
+            "understudy_loads_total", "Times that the models folder was read", ["outcome"], registry=registry
+        )
+        self.shadow_rows = Counter(
+            "understudy_shadow_rows_total", "Rows sampled for the teacher", ["outcome"], registry=registry
+        )
+        self.shadow_cosine = Histogram(
+            "understudy_shadow_cosine",
+            "Cosine of the student's vector and the teacher's, of rows in the shadow",
+            buckets=AGREEMENTS,
+            registry=registry,
+        )
+        self.shadow_rank_agreement = Histogram(
+            "understudy_shadow_rank_agreement",
+            "Spearman's correlation of both models' similarities over the pairs of rows in the shadow",
+            buckets=AGREEMENTS,
+            registry=registry,
+        )
+        self.shadow_label_agreement = Counter(
+            "understudy_shadow_label_agreement_total",
+            "Inputs in the shadow that both models have labelled",
+            ["task", "agree"],
+            registry=registry,
+        )
+        self._drift = {
+            name: Gauge(
+                f"understudy_drift_{name}",
+                meaning,
+                ["model", "task"],
+                # a process sees a part of the traffic; the one that is furthest off speaks for all
+                multiprocess_mode="livesum" if name == "rows" else "livemax",
+                registry=registry,
+            )
+            for name, meaning in DRIFT.items()
+        }
+        self._baseline = {
+            name: Gauge(
+                f"understudy_baseline_{name}",
+                f"{DRIFT[name]}, in the baseline",
+                ["model", "task"],
+                multiprocess_mode="livemax",
+                registry=registry,
+            )
+            for name in ("unknown_ratio", "mean_tokens")
+        }
         self._model_info = Gauge(
             "understudy_model_info",
             "1 for each bundle that is loaded",
@@ -134,6 +196,21 @@ class Metrics:
         for labels in models:
             self._model_info.labels(*labels).set(1)
 
+    def show_task(self, task: str) -> None:
+        """Create the children of a task that has labels."""
+        for agree in ("true", "false"):
+            self.shadow_label_agreement.labels(task, agree)
+
+    def show_baseline(self, model: str, task: str, baseline: Baseline) -> None:
+        """Set what a bundle's traffic is held against."""
+        for name, gauge in self._baseline.items():
+            gauge.labels(model, task).set(getattr(baseline, name))
+
+    def show_drift(self, model: str, task: str, figures: Mapping[str, float]) -> None:
+        """Set what drift was measured."""
+        for name, value in figures.items():
+            self._drift[name].labels(model, task).set(value)
+
     def exposition(self) -> bytes:
         """Write the Prometheus text format, over all processes."""
         registry = self._registry
@@ -149,8 +226,11 @@ class Metrics:
                 for status in STATUSES:
                     self.requests.labels(route, model, status)
             self.request_duration.labels(route, NO_MODEL)
-        for route in (*MODEL_ROUTES, *OTHER_ROUTES, OTHER):
+        for route in MODEL_ROUTES:
             for status in STATUSES:
+                self.requests.labels(route, NO_MODEL, status)
+        for route in (*OTHER_ROUTES, OTHER):
+            for status in OTHER_STATUSES:
                 self.requests.labels(route, NO_MODEL, status)
         for model in MODELS:
             for metric in (self.batch_rows, self.batch_tokens, self.batch_padding, self.queue_tokens, self.queue_age):
@@ -158,6 +238,10 @@ class Metrics:
             self.truncated.labels(model)
             for stage in STAGES:
                 self.stage_duration.labels(model, stage)
+        for outcome in LOADS:
+            self.loads.labels(outcome)
+        for outcome in SHADOWED:
+            self.shadow_rows.labels(outcome)
         for model in (*MODELS, NO_MODEL):
             for reason in REASONS.values():
                 self.rejected.labels(model, reason)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.batcher import Limits
 from app.bundle import HEAD, MODEL, Bundle, BundleError, read_bundle
+from app.drift import Drift
 from app.engine import Engine, Task
 from app.errors import NotFoundError
 from app.metrics import Metrics
@@ -54,6 +55,16 @@ class Catalogue:
     def task_names(self) -> list[str]:
         """The tasks' names, sorted."""
         return sorted({name for name, _ in self.tasks})
+
+    @property
+    def drifts(self) -> Iterator[tuple[str, str, Drift]]:
+        """What is watched for drift: role, task (empty for an encoder), and the watcher."""
+        for role, engine in self.encoders.items():
+            if engine.drift:
+                yield role, "", engine.drift
+        for (name, role), task in self.tasks.items():
+            if task.drift:
+                yield role, name, task.drift
 
     @contextmanager
     def lease(self) -> Iterator["Catalogue"]:

@@ -17,10 +17,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
-from app.bundle import Manifest, Texts
-from app.engine import Encoded, Engine, Task
+from app.bundle import Texts
+from app.comparison import find_pair
+from app.engine import Encoded, Engine, Scored, Task
 from app.errors import DeadlineError, InvalidError, NotJsonError, SlowBodyError, TooLargeError
-from app.fidelity import cosines
 from app.gate import CALL, Call, ClientGoneError
 from app.registry import Catalogue
 from app.schemas import (
@@ -128,7 +128,8 @@ async def encode(body: EncodeRequest, request: Request) -> Response:
     call.model = engine.manifest.role
     sentences = _texts(body.sentences, settings)
     encoded = await engine.encode(sentences, truncate=body.truncate)
-    _note(request, encoded)
+    _note(request, engine, encoded)
+    _service(request).shadow.offer(engine, sentences, encoded.vectors)
     with _serializing(call):
         return _json(
             {
@@ -151,13 +152,14 @@ async def classify(task: str, body: ClassifyRequest, request: Request) -> Respon
     call.facts["task"] = loaded.manifest.name
     inputs = _inputs(body, loaded.takes, settings)
     scored = await loaded.score(inputs, truncate=body.truncate)
-    _note(request, scored)
+    _note(request, loaded, scored)
+    _service(request).shadow.offer(loaded, inputs, scored.scores)
     with _serializing(call):
         return _json(
             {
                 "task": loaded.manifest.name,
                 "model": loaded.manifest.role,
-                "predictions": _predictions(scored.vectors, loaded.manifest),
+                "predictions": loaded.predictions(scored),
                 "truncated": scored.truncated,
                 "usage": _usage(inputs, scored),
             }
@@ -168,30 +170,14 @@ async def classify(task: str, body: ClassifyRequest, request: Request) -> Respon
 async def compare(body: CompareRequest, request: Request) -> Response:
     """Give the same sentences to student and teacher, one after the other: agreement, and the time of each."""
     call, catalogue, settings = _context(request)
-    if body.task is None:
-        engines = catalogue.encoder("student"), catalogue.encoder("teacher")
-        inputs = _inputs(body, "sentences", settings)
-        answers = [await engine.encode(inputs) for engine in engines]
-        manifests = [engine.manifest for engine in engines]
-    else:
-        tasks = catalogue.task(body.task, "student"), catalogue.task(body.task, "teacher")
-        inputs = _inputs(body, tasks[0].takes, settings)
-        answers = [await task.score(inputs) for task in tasks]
-        manifests = [task.manifest for task in tasks]
-    student, teacher = answers
-    call.stages["student"], call.stages["teacher"] = (sum(answer.stages.values()) for answer in answers)
+    pair = find_pair(catalogue, body.task)
+    inputs = _inputs(body, pair.takes, settings)
+    results, figures = await pair.compare(inputs)
+    for role in ("student", "teacher"):
+        call.stages[role] = figures[role]["milliseconds"] / 1e3
     call.facts["rows"] = len(inputs)
     with _serializing(call):
-        return _json(
-            {
-                "task": body.task,
-                "results": _compared(student.vectors, teacher.vectors, manifests),
-                "student": _timing(student, manifests[0], len(inputs)),
-                "teacher": _timing(teacher, manifests[1], len(inputs)),
-                "speed_up": call.stages["teacher"] / call.stages["student"],
-                "truncated": sorted({*student.truncated, *teacher.truncated}),
-            }
-        )
+        return _json({"task": body.task, "results": results, **figures})
 
 
 @models.post("/v1/embeddings", response_model=EmbeddingsResponse, responses=MODEL_ERRORS)
@@ -203,7 +189,7 @@ async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
     if body.dimensions not in {None, engine.manifest.dimensions}:
         raise InvalidError(f"the {body.model}'s vectors have {engine.manifest.dimensions} dimensions", "dimensions")
     encoded = await _encode_any(engine, body.input, settings)
-    _note(request, encoded)
+    _note(request, engine, encoded)
     with _serializing(call):
         written = _written(encoded.vectors, body.encoding_format)
         return _json(
@@ -395,11 +381,13 @@ async def _encode_any(engine: Engine, content: str | list[Any], settings: Settin
     return await engine.encode_ids(rows)
 
 
-def _note(request: Request, encoded: Encoded) -> None:
+def _note(request: Request, loaded: Engine | Task, encoded: Encoded) -> None:
     """Keep what the metrics and the log want to know of an answer."""
     call: Call = request.scope[CALL]
     call.stages.update(encoded.stages)
-    call.facts.update(rows=len(encoded.vectors), tokens=encoded.tokens)
+    call.facts.update(rows=len(encoded.rows), tokens=encoded.tokens)
+    if loaded.drift:
+        loaded.drift.observe(encoded.rows, encoded.vectors, encoded.scores if isinstance(encoded, Scored) else None)
     if encoded.truncated:
         _service(request).metrics.truncated.labels(call.model).inc(len(encoded.truncated))
 
@@ -424,37 +412,6 @@ def _written(vectors: Vectors, encoding_format: str) -> Vectors | list[str]:
 
 def _usage(inputs: Sequence[Texts], encoded: Encoded) -> dict[str, int]:
     return {"sentences": sum(map(len, inputs)), "tokens": encoded.tokens}
-
-
-def _predictions(scores: Vectors, manifest: Manifest) -> list[dict[str, Any]]:
-    """Say what float32 (inputs, labels) mean."""
-    if manifest.kind == "regressor":
-        return [{"value": value} for (value,) in scores]
-    best = scores.argmax(axis=1)
-    return [
-        {"label": manifest.labels[top], "score": row[top], "scores": dict(zip(manifest.labels, row, strict=True))}
-        for row, top in zip(scores, best, strict=True)
-    ]
-
-
-def _compared(student: Vectors, teacher: Vectors, manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
-    if manifests[0].kind == "encoder":
-        return [{"cosine": cosine} for cosine in cosines(student, teacher)]
-    answers = zip(_predictions(student, manifests[0]), _predictions(teacher, manifests[1]), strict=True)
-    return [{"student": ours, "teacher": theirs, "agree": _agree(ours, theirs)} for ours, theirs in answers]
-
-
-def _agree(ours: dict[str, Any], theirs: dict[str, Any]) -> bool | None:
-    return ours["label"] == theirs["label"] if "label" in ours else None
-
-
-def _timing(answer: Encoded, manifest: Manifest, inputs: int) -> dict[str, Any]:
-    milliseconds = 1e3 * sum(answer.stages.values())
-    return {
-        "precision": manifest.precision,
-        "milliseconds": milliseconds,
-        "milliseconds_per_input": milliseconds / inputs,
-    }
 
 
 def _loaded(task: Task) -> LoadedTask:

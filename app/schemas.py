@@ -160,6 +160,7 @@ class CompareResponse(BaseModel):
     results: list[ComparedVectors] | list[ComparedAnswers]
     student: Timing
     teacher: Timing
+    threads: Annotated[int, Field(description="Batches in flight of each, at most.")]
     speed_up: Annotated[float, Field(description="The teacher's time over the student's.")]
     truncated: list[int]
 

@@ -8,11 +8,13 @@ from typing import Protocol
 
 from app.batcher import Limits
 from app.bundle import BundleError
+from app.canary import CanaryError
 from app.cores import usable_cores
 from app.errors import OverloadedError, ReloadError, UnavailableError
 from app.metrics import MODELS, Metrics
 from app.registry import Catalogue, describe, load_catalogue
 from app.settings import PREFIX, Settings
+from app.shadow import Shadow
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Service:
         failure: Why the first loading ended badly.
         in_flight: Requests that were let in and are not answered.
         lag: How late the event loop runs what is due, in seconds.
+        shadow: Compares a sample of the student's answers with the teacher's.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, crew: Crew) -> None:
@@ -76,7 +79,9 @@ class Service:
         self._idle = asyncio.Event()
         self._idle.set()
         self._loading = asyncio.Lock()
-        self._threads = settings.threads or max(1, usable_cores() // settings.workers)
+        cores = usable_cores()
+        self._threads = settings.threads or max(1, cores // settings.workers)
+        self.shadow = Shadow(settings.shadow_rate, settings.shadow_cpu_share, cores, metrics)
         self._limits = Limits(settings.queue_tokens, settings.batch_tokens, settings.batch_rows)
 
     def start(self) -> None:
@@ -117,6 +122,7 @@ class Service:
                 )
             except BundleError as error:
                 refusal = str(error)
+                self.metrics.loads.labels("canary_failed" if isinstance(error, CanaryError) else "refused").inc()
             refusal = await self._crew.agree(refusal)
             if catalogue is None or refusal is not None:
                 if catalogue:
@@ -125,9 +131,28 @@ class Service:
                 raise BundleError(refusal)
             old, self._catalogue = self._catalogue, catalogue
             if old:
+                self._report_drift(old, over=True)
                 old.retire()
-            self.metrics.show_models(map(describe, catalogue.bundles))
+            self._show(catalogue)
+            self.shadow.follow(catalogue)
         logger.info("serving %s with %d threads per model", ", ".join(self._names()), self._threads)
+
+    def _show(self, catalogue: Catalogue) -> None:
+        """Create every series that what is loaded makes possible."""
+        self.metrics.loads.labels("loaded").inc()
+        self.metrics.show_models(map(describe, catalogue.bundles))
+        for task in catalogue.tasks.values():
+            if task.manifest.labels:
+                self.metrics.show_task(task.manifest.name)
+        for model, name, drift in catalogue.drifts:
+            self.metrics.show_baseline(model, name, drift.baseline)
+        self._report_drift(catalogue)
+
+    def _report_drift(self, catalogue: Catalogue, *, over: bool = False) -> None:
+        """Set the drift of each bundle; once its time is over, to nothing."""
+        for model, task, drift in catalogue.drifts:
+            figures = drift.look()
+            self.metrics.show_drift(model, task, dict.fromkeys(figures, 0.0) if over else figures)
 
     def _names(self) -> list[str]:
         return [bundle.folder.name for bundle in self.catalogue.bundles]
@@ -191,9 +216,11 @@ class Service:
         return True
 
     async def _pulse(self) -> None:
-        """Report, each second, what no event reports: the age of the oldest job."""
+        """Report, each second, what no event reports: the age of the oldest job, and drift."""
         while True:
             self.report_queues()
+            if self._catalogue:
+                self._report_drift(self._catalogue)
             await asyncio.sleep(PULSE_SECONDS)
 
     async def _measure_lag(self) -> None:
@@ -214,6 +241,7 @@ class Service:
         """End the background work and close the engines."""
         for task in self._background:
             task.cancel()
+        self.shadow.close()
         if self._catalogue:
             self._catalogue.retire()
 

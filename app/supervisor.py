@@ -94,6 +94,7 @@ class Line:
 class _Worker:
     process: SpawnProcess
     connection: Connection
+    shadows: bool
     speaks: bool = True  # until its end of the line is closed
     serves: bool = False  # once it has taken part in a round that agreed
 
@@ -123,7 +124,8 @@ class Supervisor:
     def _run(self, folder: Path) -> int:
         clear_stale(folder)
         wake = self._on_signals()
-        self._workers = [self._start() for _ in range(self._settings.workers)]
+        for _ in range(self._settings.workers):
+            self._workers.append(self._start())
         self._voters = list(self._workers)
         while self._workers:
             lines = {worker.connection: worker for worker in self._workers if worker.speaks}
@@ -139,12 +141,16 @@ class Supervisor:
         return int(self._failed)
 
     def _start(self) -> _Worker:
+        # One worker has the shadow, and with it what the others' share of the traffic would have brought.
+        shadows = not any(worker.shadows for worker in self._workers)
+        rate = min(1.0, self._settings.shadow_rate * self._settings.workers) if shadows else 0.0
+        settings = self._settings.model_copy(update={"shadow_rate": rate})
         context = multiprocessing.get_context("spawn")  # a fork would copy locks of threads that it does not copy
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(self._work, self._settings, self._listener, theirs))
+        process = context.Process(target=_work, args=(self._work, settings, self._listener, theirs))
         process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, shadows)
 
     def _on_signals(self) -> socket.socket:
         """Turn signals into bytes that the loop reads."""

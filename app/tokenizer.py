@@ -33,6 +33,12 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
 
+    @property
+    def unknown(self) -> int | None:
+        """The id that stands for what the vocabulary lacks; None where nothing does."""
+        token = getattr(self._tokenizer.model, "unk_token", None)
+        return None if token is None else self._tokenizer.token_to_id(token)
+
     def rows(self, inputs: Sequence[Texts]) -> list[Row]:
         """Tokenise single texts or joined pairs, one row each.
 

@@ -1,0 +1,180 @@
+"""Shadow: the teacher answers a sample of what the student answered, off the response path, to show how faithful it is.
+
+It must not be felt. Rows wait in a small queue, and what does not fit is dropped and counted; they run one batch at a
+time, while the student has nothing waiting, on one thread of the lowest priority, which sleeps in proportion to the CPU
+time that it has used.
+"""
+
+import logging
+import math
+import os
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from app.bundle import Texts
+from app.engine import Engine, Task
+from app.fidelity import cosines, rank_agreement
+from app.metrics import Metrics
+from app.registry import Catalogue
+from app.session import Vectors
+
+logger = logging.getLogger(__name__)
+
+QUEUE_ROWS = 64
+# Few batches rather than single rows: between them the thread holds Python's lock, and whoever waits for that lock then
+# waits at this thread's priority.
+BATCH_ROWS = 8
+RANKED_ROWS = 32  # 496 pairs to a rank agreement
+LOOK_SECONDS = 0.1
+
+Judge = Callable[[Sequence[Texts], Vectors], None]
+
+
+class Sample(NamedTuple):
+    """One row: who compares it, its input, and the student's vector or scores."""
+
+    judge: Judge
+    texts: Texts
+    answer: Vectors
+
+
+class Shadow:
+    """Samples the student's answers and compares the teacher's. `offer` and `follow` belong to the event loop."""
+
+    def __init__(self, rate: float, cpu_share: float, cores: int, metrics: Metrics) -> None:
+        """Nothing is followed yet.
+
+        Args:
+            rate: Share of the student's rows that the teacher answers as well; 0 turns the shadow off.
+            cpu_share: Share of `cores` that the thread may use.
+            cores: How many this process may use.
+            metrics: Where the comparisons are counted.
+        """
+        self._rate, self._cores, self._metrics = rate, cpu_share * cores, metrics
+        self._judges: dict[Engine | Task, Judge] = {}
+        self._students: list[Engine] = []
+        self._waiting: deque[Sample] = deque()
+        self._ranked: list[tuple[Vectors, Vectors]] = []
+        self._skip = self._gap() - 1  # rows to let pass before the next that is taken
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def follow(self, catalogue: Catalogue) -> None:
+        """Compare what these bundles answer from now on."""
+        self._judges = dict(self._pairs(catalogue)) if self._rate else {}
+        self._students = [engine for engine in catalogue.engines if engine.manifest.role == "student"]
+        if not self._judges:
+            logger.info("shadow is off: %s", "no teacher is loaded" if self._rate else "its rate is 0")
+        elif self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
+            self._thread.start()
+
+    def offer(self, student: Engine | Task, inputs: Sequence[Texts], answers: Vectors) -> None:
+        """Sample a request's rows, once the student has answered them; costs next to nothing.
+
+        Args:
+            student: Who answered; passed over if no teacher is there to compare.
+            inputs: Texts or pairs.
+            answers: Vectors (inputs, dimensions) or scores (inputs, labels).
+        """
+        judge = self._judges.get(student)
+        if judge is None:
+            return
+        while self._skip < len(inputs):
+            self._take(Sample(judge, inputs[self._skip], answers[self._skip].copy()))
+            self._skip += self._gap()
+        self._skip -= len(inputs)
+
+    def close(self) -> None:
+        """End the thread after the batch that it is at; does not wait for that."""
+        self._closing.set()
+
+    def _pairs(self, catalogue: Catalogue) -> list[tuple[Engine | Task, Judge]]:
+        pairs: list[tuple[Engine | Task, Judge]] = []
+        if "student" in catalogue.encoders and "teacher" in catalogue.encoders:
+            pairs.append((catalogue.encoders["student"], partial(self._judge_vectors, catalogue.encoders["teacher"])))
+        for name in catalogue.task_names:
+            student, teacher = (catalogue.tasks.get((name, role)) for role in ("student", "teacher"))
+            if student and teacher and student.manifest.kind == teacher.manifest.kind == "classifier":
+                pairs.append((student, partial(self._judge_labels, student, teacher)))
+        return pairs
+
+    def _gap(self) -> int:
+        """Rows from one that is taken to the next: 1 / rate on average, geometrically distributed."""
+        if not 0 < self._rate < 1:
+            return 1
+        return 1 + int(math.log(1 - random.random()) / math.log(1 - self._rate))
+
+    def _take(self, sample: Sample) -> None:
+        if self._is_busy():
+            self._count("busy")
+        elif len(self._waiting) >= QUEUE_ROWS:
+            self._count("queue_full")
+        else:
+            self._waiting.append(sample)
+
+    def _is_busy(self) -> bool:
+        """Whether anybody waits for the student."""
+        return any(engine.waiting_tokens for engine in self._students)
+
+    def _count(self, outcome: str, rows: int = 1) -> None:
+        self._metrics.shadow_rows.labels(outcome).inc(rows)
+
+    def _work(self) -> None:
+        _take_lowest_priority()
+        pause = LOOK_SECONDS
+        while not self._closing.wait(pause):
+            pause = LOOK_SECONDS
+            if self._waiting and not self._is_busy():
+                began, used = time.perf_counter(), time.thread_time()
+                self._compare(self._next())
+                used, spent = time.thread_time() - used, time.perf_counter() - began
+                pause = max(LOOK_SECONDS, used / self._cores - spent)
+
+    def _next(self) -> list[Sample]:
+        """Take the oldest rows that one judge can compare together; only this thread takes any."""
+        batch = [self._waiting.popleft()]
+        while self._waiting and len(batch) < BATCH_ROWS and self._waiting[0].judge is batch[0].judge:
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def _compare(self, batch: Sequence[Sample]) -> None:
+        try:
+            batch[0].judge([sample.texts for sample in batch], np.stack([sample.answer for sample in batch]))
+        except Exception as error:  # nobody waits for these rows, and the next ones may do
+            logger.warning("the shadow lost %d rows to %s", len(batch), type(error).__name__)
+            self._count("failed", len(batch))
+        else:
+            self._count("answered", len(batch))
+
+    def _judge_vectors(self, teacher: Engine, texts: Sequence[Texts], ours: Vectors) -> None:
+        theirs = teacher.encode_now(texts)  # (rows, dimensions)
+        for cosine in cosines(ours, theirs):
+            self._metrics.shadow_cosine.observe(cosine)
+        self._ranked += zip(ours, theirs, strict=True)
+        if len(self._ranked) >= RANKED_ROWS:
+            agreement = rank_agreement(*map(np.stack, zip(*self._ranked, strict=True)))
+            if agreement is not None:
+                self._metrics.shadow_rank_agreement.observe(agreement)
+            self._ranked = []
+
+    def _judge_labels(self, student: Task, teacher: Task, texts: Sequence[Texts], ours: Vectors) -> None:
+        theirs = teacher.score_now(texts)  # (rows, labels)
+        for mine, other in zip(ours.argmax(axis=1), theirs.argmax(axis=1), strict=True):
+            agree = student.manifest.labels[mine] == teacher.manifest.labels[other]
+            self._metrics.shadow_label_agreement.labels(student.manifest.name, str(agree).lower()).inc()
+
+
+def _take_lowest_priority() -> None:
+    """Let every other thread on the machine go before this one."""
+    with suppress(OSError, AttributeError):  # not everywhere allowed, nor known
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # 0 is the calling thread
