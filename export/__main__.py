@@ -3,6 +3,7 @@
 python -m export teacher                        models/teacher, from the installed package, a folder or a hub id
 python -m export student --run runs/student     models/student, int8, from a distilled student
 python -m export task    --run runs/sst2        models/sst2, int8, from a fine-tuned student
+python -m export task    --run runs/sst2-teacher   models/sst2-teacher, from a fine-tuned teacher
 """
 
 import argparse
@@ -35,7 +36,7 @@ def student(options: argparse.Namespace) -> None:
 
 def task(options: argparse.Namespace) -> None:
     """Write a task's bundle."""
-    export_task(Run(options.run), options.bundle or MODELS / options.run.name)
+    export_task(Run(options.run), options.bundle or MODELS / options.run.name, options.precision)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,8 +57,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--data", type=Path, default=data, help="holds glue/, which judges int8 (DATA_DIR, or data/)")
     command.set_defaults(command=student)
 
-    command = commands.add_parser("task", parents=[shared], help="a fine-tuned student, int8")
+    command = commands.add_parser("task", parents=[shared], help="a fine-tuned student or teacher")
     command.add_argument("--run", type=Path, required=True)
+    command.add_argument("--precision", choices=("float32", "int8"), help="default: student int8, teacher float32")
     command.set_defaults(command=task)
     return parser
 

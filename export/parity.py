@@ -1,11 +1,13 @@
 """Proofs that return numbers: how far a graph is from what it was made of."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from app.bundle import Texts
 from app.fidelity import cosines
 from app.session import EncoderSession, Vectors
 from app.tokenizer import Tokenizer
@@ -55,11 +57,18 @@ def compare(answer: Vectors, expected: Vectors) -> Report:
     return Report(float(np.abs(answer - expected).max()), float(found.mean()), float(found.min()))
 
 
-def served(tokenizer: Tokenizer, session: EncoderSession) -> Callable[[Sequence[str]], Vectors]:
-    """Give an encoder of texts built from the very parts that serve: float32 (texts, dimensions)."""
+def say(line: str) -> None:
+    """Print one line of the export's report at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
-    def encode(texts: Sequence[str]) -> Vectors:
-        rows = [row.ids for row in tokenizer.rows([(text,) for text in texts])]
+
+def served(tokenizer: Tokenizer, session: EncoderSession) -> Callable[[Sequence[str | Texts]], Vectors]:
+    """Give an encoder of texts, or joined pairs, from the very parts that serve: float32 (texts, dimensions)."""
+
+    def encode(texts: Sequence[str | Texts]) -> Vectors:
+        inputs = [(text,) if isinstance(text, str) else text for text in texts]
+        rows = [row.ids for row in tokenizer.rows(inputs)]
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
         answers: list[Vectors] = [np.empty(0, dtype=np.float32)] * len(rows)
         for low in range(0, len(order), ROWS):

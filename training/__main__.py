@@ -3,6 +3,9 @@
 python -m training distill  --recipe training/recipes/student.toml     the student, from open text and a teacher
 python -m training finetune --task sst2                                 a task of GLUE, from that student
 python -m training finetune --task mine --train my.tsv --text sentence  a task of your own
+python -m training finetune-teacher --task sst2                         the teacher itself, on the same task
+python -m training finetune --task sst2 --teacher runs/sst2-teacher     task distillation: labels and that teacher
+python -m training compare runs/sst2*                                   finished runs of tasks in one table
 python -m training evaluate --run runs/student                          student and teacher side by side
 
 Training takes several processes as well: torchrun --nproc-per-node 2 -m training distill ...
@@ -14,19 +17,27 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from training.checkpoint import Run, RunError
 from training.corpus import CorpusError
 from training.glue import TASKS, read_dev, read_train
 from training.peers import join_peers
-from training.recipe import DistillRecipe, FinetuneRecipe, RecipeError, read_recipe
+from training.recipe import DistillRecipe, FinetuneRecipe, RecipeError, TeacherTaskRecipe, read_recipe
 from training.store import StoreError
 from training.table import Columns, read_task
 from training.targets import TargetsError
 from training.task import Examples, Task, TaskError
 from training.teacher import TeacherError
 
+if TYPE_CHECKING:
+    from training.soft_targets import Teaching
+
+Seeded = TypeVar("Seeded", FinetuneRecipe, TeacherTaskRecipe)
+
 RECIPES = Path(__file__).parent / "recipes"
+# Whatever a run's own seed: a teacher, its student and every seed set the same rows aside.
+DEV_SEED = 1
 EXPECTED = (RecipeError, CorpusError, TaskError, TeacherError, StoreError, TargetsError, RunError)
 
 
@@ -43,18 +54,63 @@ def distill(options: argparse.Namespace) -> None:
 def finetune(options: argparse.Namespace) -> None:
     """Fine-tune a student on a task of GLUE, or on a table of one's own."""
     from training.finetuning import finetune as fine
+    from training.finetuning import from_scratch, load_start
 
     own = RECIPES / f"{options.task}.toml"
-    recipe = read_recipe(options.recipe or (own if own.is_file() else RECIPES / "task.toml"), FinetuneRecipe)
+    recipe = seeded(
+        read_recipe(options.recipe or (own if own.is_file() else RECIPES / "task.toml"), FinetuneRecipe), options
+    )
+    if options.frozen and options.scratch:
+        raise RecipeError("--frozen keeps an encoder as it was trained, and with --scratch nothing was: leave one out")
     if options.frozen:
         recipe = replace(recipe, encoder_rate=0.0)
-    task, train, dev = read_rows(options, recipe.seed)
+    if options.scratch:
+        recipe = replace(recipe, encoder_rate=1.0)  # what has not been trained needs no sparing
+    task, train, dev = read_rows(options)
+    start = load_start(options.start)
+    if options.scratch:
+        start = from_scratch(start, recipe.seed)
     with join_peers() as peers:
         run = Run(options.into or Path("runs") / task.name, writes=peers.first)
-        show(fine(recipe, task, train, dev, options.start, run, peers), run)
+        show(fine(recipe, task, train, dev, start, run, peers, teaching(options, recipe.seed, task, train, dev)), run)
 
 
-def read_rows(options: argparse.Namespace, seed: int) -> tuple[Task, Examples, Examples]:
+def teaching(options: argparse.Namespace, seed: int, task: Task, train: Examples, dev: Examples) -> "Teaching | None":
+    """Load the fine-tuned teacher and the transfer rows that the options name, if any."""
+    from training.soft_targets import Teaching
+    from training.transfer import transfer_rows
+    from training.tuned_teacher import load_tuned_teacher
+
+    if options.teacher is None:
+        if options.transfer:
+            raise RecipeError("--transfer names rows without labels: only a --teacher can answer them")
+        return None
+    teacher = load_tuned_teacher(options.teacher)
+    if not options.transfer:
+        return Teaching(teacher)
+    known = (*train.texts, *dev.texts)
+    columns, limit = options.transfer_text or (), options.transfer_rows
+    return Teaching(teacher, transfer_rows(options.transfer, columns, task.texts, limit, seed, known))
+
+
+def finetune_teacher(options: argparse.Namespace) -> None:
+    """Fine-tune a teacher on a task of GLUE, or on a table of one's own."""
+    from training.teacher import load_teacher
+    from training.tuned_teacher import finetune_teacher as fine
+
+    recipe = seeded(read_recipe(options.recipe, TeacherTaskRecipe), options)
+    task, train, dev = read_rows(options)
+    with join_peers() as peers:
+        run = Run(options.into or Path("runs") / f"{task.name}-teacher", writes=peers.first)
+        show(fine(recipe, task, train, dev, load_teacher(options.teacher), run, peers), run)
+
+
+def seeded(recipe: Seeded, options: argparse.Namespace) -> Seeded:
+    """Let --seed override the recipe's."""
+    return recipe if options.seed is None else replace(recipe, seed=options.seed)
+
+
+def read_rows(options: argparse.Namespace) -> tuple[Task, Examples, Examples]:
     """Read the rows that the options name; raises TaskError where they do not fit together."""
     if options.train is None:
         if options.task not in TASKS:
@@ -65,7 +121,17 @@ def read_rows(options: argparse.Namespace, seed: int) -> tuple[Task, Examples, E
     if not options.text or len(options.text) > 2:
         raise TaskError("--train needs --text COLUMN once, or twice for pairs")
     columns = Columns(tuple(options.text), options.label)
-    return read_task(options.task, options.train, options.dev, columns, seed, regression=options.regression)
+    return read_task(options.task, options.train, options.dev, columns, DEV_SEED, regression=options.regression)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Show finished runs of tasks in one table."""
+    from training.settings_table import as_json, as_markdown, settings
+
+    rows = settings([Run(folder) for folder in options.runs])
+    if options.json:
+        options.json.write_text(as_json(rows))
+    sys.stdout.write(as_markdown(rows))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -89,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
     data = Path(os.environ.get("DATA_DIR", "data"))
     shared.add_argument("--data", type=Path, default=data, help="folder of corpus/ and glue/ (DATA_DIR, else data/)")
     shared.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
-    commands = parser.add_subparsers(required=True, metavar="distill | finetune | evaluate")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("distill", parents=[shared], help="approximate a teacher's sentence vectors")
     command.add_argument("--recipe", type=Path, default=RECIPES / "student.toml")
@@ -97,20 +163,41 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--cache", type=Path, default=Path(".cache"), help="folder for teacher vectors")
     command.set_defaults(command=distill)
 
-    command = commands.add_parser("finetune", parents=[shared], help="fine-tune a student on a task")
-    command.add_argument("--task", required=True, help=f"one of {', '.join(TASKS)}; or, with --train, a name for yours")
-    command.add_argument("--train", type=Path, help="a table of your own: .tsv, .csv or .jsonl")
-    command.add_argument("--dev", type=Path, help="rows to score it on (default: a tenth of --train, set aside)")
-    command.add_argument("--text", action="append", help="column of the text; give it twice for pairs")
-    command.add_argument("--label", default="label", help="column of the label (default: label)")
-    command.add_argument("--regression", action="store_true", help="the label is a number")
+    rows = argparse.ArgumentParser(add_help=False, parents=[shared])
+    rows.add_argument("--task", required=True, help=f"one of {', '.join(TASKS)}; or, with --train, a name for yours")
+    rows.add_argument("--train", type=Path, help="a table of your own: .tsv, .csv or .jsonl")
+    rows.add_argument("--dev", type=Path, help="rows to score it on (default: a tenth of --train, set aside)")
+    rows.add_argument("--text", action="append", help="column of the text; give it twice for pairs")
+    rows.add_argument("--label", default="label", help="column of the label (default: label)")
+    rows.add_argument("--regression", action="store_true", help="the label is a number")
+    rows.add_argument("--seed", type=int, help="instead of the recipe's")
+
+    command = commands.add_parser("finetune", parents=[rows], help="fine-tune a student on a task")
     command.add_argument("--frozen", action="store_true", help="train only a head on the student's vectors: seconds")
     command.add_argument("--recipe", type=Path, help="default: training/recipes/<task>.toml, or task.toml")
     command.add_argument(
         "--from", dest="start", type=Path, default=Path("models/student"), help="a student's bundle or run"
     )
+    command.add_argument("--scratch", action="store_true", help="a student of that shape that approximated nothing")
+    command.add_argument("--teacher", type=Path, metavar="RUN", help="task distillation: a run of finetune-teacher")
+    command.add_argument("--transfer", type=Path, nargs="+", metavar="FILE", help="rows without labels for --teacher")
+    command.add_argument(
+        "--transfer-text", action="append", metavar="COLUMN", help="where their text stands; give it twice for pairs"
+    )
+    command.add_argument("--transfer-rows", type=int, metavar="N", help="draw so many of them (default: all)")
     command.add_argument("--into", type=Path, help="folder of this run (default: runs/<task>)")
     command.set_defaults(command=finetune)
+
+    command = commands.add_parser("finetune-teacher", parents=[rows], help="fine-tune the teacher itself on a task")
+    command.add_argument("--recipe", type=Path, default=RECIPES / "teacher-task.toml")
+    command.add_argument("--teacher", default="package", help="the installed package, a folder, or a hub id")
+    command.add_argument("--into", type=Path, help="folder of this run (default: runs/<task>-teacher)")
+    command.set_defaults(command=finetune_teacher)
+
+    command = commands.add_parser("compare", help="finished runs of tasks in one table, seeds folded")
+    command.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    command.set_defaults(command=compare, threads=None)
 
     command = commands.add_parser("evaluate", parents=[shared], help="student and teacher side by side")
     command.add_argument("--run", type=Path, default=Path("runs/student"))

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 
@@ -23,6 +26,7 @@ class Run:
     facts.json       what export needs to know: sizes, labels, where the rows came from
     tokenizer.json   the encoder's
     dev.json         fine-tuning only: the labelled rows that the task is scored on
+    soft_targets.npz task distillation only: the teacher's logits, and a key of teacher and rows
     checkpoint.pt    the newest state, replaced as a whole
     metrics.jsonl    one JSON object per logged step
 
@@ -60,6 +64,25 @@ class Run:
     def dev(self) -> dict[str, Any]:
         """Read what `save_dev` kept."""
         return self._json("dev.json")
+
+    def save_soft_targets(self, key: str, logits: NDArray[np.float32]) -> None:
+        """Keep a teacher's logits, (rows, outputs), and what they are answers to."""
+        if self.writes:
+            draft = self.folder / "soft_targets.draft"
+            with draft.open("wb") as file:
+                np.savez(file, key=np.asarray(key), logits=logits)
+            draft.replace(self.folder / "soft_targets.npz")
+
+    def soft_targets(self) -> tuple[str, NDArray[np.float32]] | None:
+        """Read what `save_soft_targets` kept; none where nothing was."""
+        file = self.folder / "soft_targets.npz"
+        if not file.is_file():
+            return None
+        try:
+            with np.load(file) as content:
+                return str(content["key"]), content["logits"]
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
+            raise RunError(f"{file} cannot be read ({error}): delete it, and it is made anew") from error
 
     def recipe(self) -> dict[str, Any]:
         """Read the recipe as plain values."""
@@ -117,12 +140,24 @@ class Run:
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(values) + "\n")
 
+    def metrics(self) -> list[dict[str, float]]:
+        """Read what was logged, in order; empty where nothing was."""
+        file = self.folder / "metrics.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
     def final_figures(self) -> dict[str, float]:
         """Read the figures of the last epoch; empty where none has ended."""
-        file = self.folder / "metrics.jsonl"
-        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-        epochs = [line for line in lines if "epoch" in line]
-        return {name: value for name, value in epochs[-1].items() if name not in ("step", "epoch")} if epochs else {}
+        return {name: value for name, value in self._last_epoch().items() if name not in ("step", "epoch")}
+
+    def require_finished(self) -> None:
+        """Raises RunError when the run stopped before its last epoch."""
+        recipe = self.recipe()
+        fitted_at_once = recipe.get("encoder_rate") == 0
+        done, epochs = self._last_epoch().get("epoch", 0), 1 if fitted_at_once else recipe["optimisation"]["epochs"]
+        if done < epochs:
+            raise RunError(
+                f"{self.folder} is not finished: {done} of {epochs} epochs; the command that began it goes on"
+            )
 
     def forget_after(self, step: int) -> None:
         """Drop metrics of steps that a killed run had done beyond its last checkpoint; they will be done again."""
@@ -130,6 +165,9 @@ class Run:
         if file.is_file():
             kept = [line for line in file.read_text().splitlines() if _logged_step(line) <= step]
             self._write("metrics.jsonl", "".join(line + "\n" for line in kept))
+
+    def _last_epoch(self) -> dict[str, Any]:
+        return next((line for line in reversed(self.metrics()) if "epoch" in line), {})
 
     def _write(self, name: str, text: str) -> None:
         """Write a file so that a reader sees the old content or the new, never a part."""

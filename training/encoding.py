@@ -1,6 +1,6 @@
 """Texts to token ids, and token ids to vectors, rows of one length at a time so that nothing is padded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,10 +12,14 @@ from torch import nn
 BATCH_TOKENS = 4096
 
 Vectors = NDArray[np.float32]
+Encode = Callable[[Sequence[str]], Vectors]  # texts to (texts, width)
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Give the token ids of every text, special tokens included, at most `max_tokens` each."""
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], max_tokens: int) -> list[list[int]]:
+    """Give the token ids of every text or joined pair, special tokens included, at most `max_tokens` each.
+
+    What is too long is cut at its end; of a pair, the longer text first.
+    """
     bounded = Tokenizer.from_str(tokenizer.to_str())  # a shared tokenizer's settings are never changed
     bounded.enable_truncation(max_tokens)
     return [encoding.ids for encoding in bounded.encode_batch_fast(list(texts))]
@@ -53,3 +57,12 @@ def encode(encoder: nn.Module, rows: Sequence[Sequence[int]]) -> Vectors:
             vectors = np.empty((len(rows), answer.shape[1]), dtype=np.float32)
         vectors[chosen] = answer.float().numpy()
     return vectors
+
+
+def text_encoder(encoder: nn.Module, tokenizer: Tokenizer, max_tokens: int) -> Encode:
+    """Give a teacher or a student, in float32, as a function of texts."""
+
+    def encode_texts(texts: Sequence[str]) -> Vectors:
+        return encode(encoder, tokenize(tokenizer, texts, max_tokens))
+
+    return encode_texts

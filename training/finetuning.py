@@ -1,8 +1,8 @@
-"""Fine-tune a student on one task, as one would fine-tune BERT."""
+"""Fine-tune a student on one task, as one would fine-tune BERT: from labels alone, or from a fine-tuned teacher too."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,61 +14,46 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from training.batches import Batches, Rows
+from training.batches import Rows
 from training.checkpoint import Run, RunError
-from training.encoding import encode, tokenize
+from training.encoding import encode
 from training.head import Head, fit_head
-from training.loop import fit, parameter_groups
+from training.losses import label_loss, soft_loss
 from training.peers import ALONE, Peers
-from training.recipe import FinetuneRecipe, as_dict
-from training.student import Student, load_student
+from training.recipe import FinetuneRecipe, RecipeError, SoftTargets, StudentShape, as_dict
+from training.soft_targets import Teaching, soft_targets
+from training.student import Student, build_student, load_student
 from training.task import Examples, Task
-
-Figures = dict[str, float]
+from training.task_model import Figures, Inputs, Logits, TaskModel, facts_of, fit_task, labelled_loss, read_apart, score
+from training.teacher import load_teacher
 
 
 @dataclass(frozen=True)
 class Start:
     """The student that a task grows from, its tokenizer, and where it came from.
 
-    `origin` holds the sizes and whatever its recipe and bundle say of it, for the manifest.
+    Attributes:
+        student: With its weights.
+        tokenizer: Its teacher's.
+        origin: The sizes, and whatever its recipe and bundle say of it, for the manifest.
+        teacher: Of whom it is a student: the installed package, a folder, or a hub id.
     """
 
     student: Student
     tokenizer: Tokenizer
     origin: dict[str, Any]
-
-
-class TaskModel(nn.Module):
-    """A student and a task's head. `forward` takes token ids, (rows, texts) sequences, and gives logits."""
-
-    def __init__(self, encoder: Student, head: Head) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = head
-
-    def forward(self, rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-        """Give logits (rows, outputs)."""
-        texts = [ids for row in rows for ids in row]
-        vectors = encode_together(self.encoder, texts)  # (rows x texts, width)
-        logits: Tensor = self.head(vectors.view(len(rows), self.head.texts, -1))
-        return logits
-
-
-def encode_together(student: Student, texts: Sequence[Sequence[int]]) -> Tensor:
-    """Encode texts of any lengths in one pass that gradients flow through, (texts, width)."""
-    lengths = torch.tensor([len(ids) for ids in texts])
-    if bool((lengths == lengths[0]).all()):
-        vectors: Tensor = student(torch.tensor(texts))
-        return vectors
-    order = torch.argsort(lengths, descending=True, stable=True)  # as packing wants it
-    padded = nn.utils.rnn.pad_sequence([torch.tensor(texts[index]) for index in order], batch_first=True)
-    vectors = student(padded, lengths[order])
-    return vectors[torch.argsort(order)]
+    teacher: str
 
 
 def finetune(
-    recipe: FinetuneRecipe, task: Task, train: Examples, dev: Examples, start: Path, run: Run, peers: Peers = ALONE
+    recipe: FinetuneRecipe,
+    task: Task,
+    train: Examples,
+    dev: Examples,
+    start: Start,
+    run: Run,
+    peers: Peers = ALONE,
+    teaching: Teaching | None = None,
 ) -> Figures:
     """Fine-tune on a task's rows; the last epoch's weights are kept, whatever the dev rows say of others.
 
@@ -77,86 +62,102 @@ def finetune(
         task: On what.
         train: Labelled rows to learn.
         dev: Labelled rows to score; the run keeps them, so that the export can judge int8 by them.
-        start: A student's bundle or run.
+        start: The student.
         run: Where to keep the result.
         peers: The processes that train together.
+        teaching: With it, task distillation: the recipe's `distillation` says how the teacher's answers count.
 
     Returns:
         The task's metrics on `dev`.
+
+    Raises:
+        RecipeError: a head fitted at once has no use for a teacher.
+        TaskError: the teacher has learnt another task.
+        RunError: the run's folder holds a run of another recipe, or a teacher's answers to other rows.
     """
-    origin = load_start(start)
-    run.start({**as_dict(recipe), "task": task.name, "from": origin.origin}, origin.tokenizer)
+    if teaching:
+        teaching.require(task)
+        if recipe.encoder_rate == 0:
+            raise RecipeError("--frozen fits a head to the labels alone: leave out --teacher, or --frozen")
+    width = start.student.projection.out_features
+    run.start({**_followed(recipe, teaching), "task": task.name, "from": start.origin}, start.tokenizer)
     run.save_facts(
-        {
-            "kind": "classifier" if task.labels else "regressor",
-            "task": asdict(task),
-            "width": origin.student.projection.out_features,
-            "vocabulary": origin.student.embedding.num_embeddings,
-            "max_tokens": origin.origin["max_tokens"],
-            "rows": len(train),
-        }
+        facts_of(task, width, start.student.embedding.num_embeddings, start.origin["max_tokens"], len(train))
     )
     run.save_dev(dev.plain())
     torch.manual_seed(recipe.seed)
-    head = Head(task.texts, origin.student.projection.out_features, task.outputs, recipe.dropout)
-    model = TaskModel(origin.student, head)
-    inputs = task_rows(origin.tokenizer, train, recipe.max_tokens)
+    model = TaskModel(start.student, Head(task.texts, width, task.outputs, recipe.dropout))
+    read = read_apart(start.tokenizer, recipe.max_tokens)
+    rows = [*train.texts, *(teaching.transfer if teaching else ())]
+    inputs = read(rows)
 
     def scored(trained: nn.Module) -> Figures:
-        return score_on(trained, task, dev, origin.tokenizer, recipe.max_tokens)
+        return score(trained, task, dev, read)
 
     if recipe.encoder_rate == 0:
         vectors = encode(model.encoder, [ids for row in inputs for ids in row]).reshape(len(train), task.texts, -1)
         fit_head(model.head, vectors, train.labels, task)
         return run.finish(model.state_dict(), scored(model))
+    loss_of = labelled_loss(model, task, inputs, train.labels)
+    if teaching:
+        with peers.one_after_the_other():
+            answers = soft_targets(teaching.teacher, rows, run)
+        loss_of = taught_loss(model, task, inputs, train.labels, answers, recipe.distillation)
+    rate = recipe.optimisation.learning_rate
     lengths = np.asarray([max(map(len, row)) for row in inputs], dtype=np.int64)
-    how = recipe.optimisation
-    rates = {"encoder": how.learning_rate * recipe.encoder_rate, "head": how.learning_rate}
-    return fit(
-        model,
-        parameter_groups(model, rates, how.weight_decay),
-        Batches(np.arange(len(inputs)), lengths, recipe.seed, how.batch_rows, how.batch_tokens),
-        task_loss(model, task, inputs, train.labels),
-        how,
-        run,
-        seed=recipe.seed,
-        bfloat16=recipe.precision == "bfloat16",
-        evaluate=scored,
-        peers=peers,
-    )
+    rates = {"encoder": rate * recipe.encoder_rate, "head": rate}
+    return fit_task(model, recipe, rates, lengths, loss_of, scored, run, peers)
 
 
-def task_rows(tokenizer: Tokenizer, examples: Examples, max_tokens: int) -> list[list[list[int]]]:
-    """Tokenise each text of each row apart."""
-    count = len(examples.texts[0])
-    flat = tokenize(tokenizer, [text for texts in examples.texts for text in texts], max_tokens)
-    return [flat[first : first + count] for first in range(0, len(flat), count)]
-
-
-def task_loss(
-    model: nn.Module, task: Task, inputs: Sequence[Sequence[Sequence[int]]], labels: NDArray[np.float64]
+def taught_loss(
+    model: TaskModel, task: Task, inputs: Inputs, labels: NDArray[np.float64], answers: Logits, how: SoftTargets
 ) -> Callable[[Rows], Tensor]:
-    """Give the loss of a batch: cross-entropy for labels, squared error for values."""
-    classes = torch.from_numpy(labels.astype(np.int64))
-    values = torch.from_numpy(labels.astype(np.float32))
+    """Give the loss of a batch against the teacher's answers and, where a row has one, its label.
+
+    Args:
+        model: The student's.
+        task: What is learnt.
+        inputs: Labelled rows, then those without a label.
+        labels: Of the former, float64.
+        answers: The teacher's logits to all of them, (rows, outputs).
+        how: The share of each.
+    """
+    unknown = np.full(len(inputs) - len(labels), np.nan)
+    truth = torch.from_numpy(np.concatenate([labels, unknown]).astype(np.float32))
+    expected = torch.from_numpy(answers)
+    soft = soft_loss(how.kind if task.labels else "logits", how.temperature)
 
     def loss_of(rows: Rows) -> Tensor:
         logits = model([inputs[row] for row in rows]).float()
-        if task.labels:
-            return nn.functional.cross_entropy(logits, classes[rows])
-        return nn.functional.mse_loss(logits[:, 0], values[rows])
+        hard = label_loss(logits, truth[rows], classes=bool(task.labels))
+        return how.weight * soft(logits, expected[rows]) + (1 - how.weight) * hard
 
     return loss_of
 
 
-@torch.inference_mode()
-def score_on(model: nn.Module, task: Task, examples: Examples, tokenizer: Tokenizer, max_tokens: int) -> Figures:
-    """Give the task's metrics on labelled rows, in float32."""
-    model.eval()
-    flat = [ids for row in task_rows(tokenizer, examples, max_tokens) for ids in row]
-    vectors = encode(model.encoder, flat).reshape(len(examples), task.texts, -1)  # type: ignore[arg-type]
-    logits = model.head(torch.from_numpy(vectors))  # type: ignore[operator]
-    return task.score(examples.labels, logits.numpy())
+def _followed(recipe: FinetuneRecipe, teaching: Teaching | None) -> dict[str, Any]:
+    """Give what of the recipe is followed: without a teacher nothing is distilled."""
+    plain = as_dict(recipe)
+    if teaching is None:
+        return {name: value for name, value in plain.items() if name != "distillation"}
+    teacher = {"run": teaching.teacher.name, "fingerprint": teaching.teacher.fingerprint}
+    return {**plain, "teacher": teacher, "transfer_rows": len(teaching.transfer)}
+
+
+def from_scratch(start: Start, seed: int) -> Start:
+    """Give a student of the same shape that has approximated nothing.
+
+    It is as approximation itself begins: the embedding is the teacher's, reduced by PCA, and all else is random. So
+    what it lacks beside `start` is the approximation alone.
+
+    Raises:
+        TeacherError: its teacher cannot be loaded.
+    """
+    teacher = load_teacher(start.teacher)
+    torch.manual_seed(seed)
+    student = build_student(StudentShape(**start.origin["shape"]), teacher.word_embeddings(), teacher.width)
+    kept = {name: start.origin[name] for name in ("shape", "max_tokens")}
+    return Start(student, start.tokenizer, {**kept, "scratch": start.teacher}, start.teacher)
 
 
 def load_start(folder: Path) -> Start:
@@ -172,16 +173,17 @@ def load_start(folder: Path) -> Start:
     if facts["kind"] != "encoder":
         raise RunError(f"{folder} holds a {facts['kind']}; fine-tuning starts from an encoder")
     origin = {"run": folder.name, "shape": recipe["student"], "max_tokens": facts["max_tokens"]}
-    return Start(load_student(recipe["student"], run.weights()), run.tokenizer(), origin)
+    return Start(load_student(recipe["student"], run.weights()), run.tokenizer(), origin, recipe["teacher"])
 
 
 def _from_bundle(folder: Path) -> Start:
     try:
         manifest: Mapping[str, Any] = json.loads((folder / "manifest.json").read_bytes())
-        shape = manifest["training"]["recipe"]["student"]
+        recipe = manifest["training"]["recipe"]
         weights = load_file(folder / "weights.safetensors")
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         origin = {"bundle": manifest["name"], "space": manifest["space"], "max_tokens": manifest["max_tokens"]}
-        return Start(load_student(shape, weights), tokenizer, {**origin, "shape": shape})
+        origin["shape"] = recipe["student"]
+        return Start(load_student(recipe["student"], weights), tokenizer, origin, recipe["teacher"])
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise RunError(f"{folder} holds no student that can be fine-tuned: {error!r}") from error

@@ -112,8 +112,24 @@ class DistillRecipe:
 
 
 @dataclass(frozen=True, config=STRICT)
+class SoftTargets:
+    """How a fine-tuned teacher's answers count beside the labels; of effect only where there is such a teacher.
+
+    Attributes:
+        kind: `logits`: squared distance of logits (Tang et al. 2019); `temperature`: KL divergence of softened answers
+            (Hinton et al. 2015). A regression is held against the teacher's value, whatever is said here.
+        weight: Share of the loss; the labels have the rest. Rows without a label have this part alone.
+        temperature: For the second kind.
+    """
+
+    kind: Literal["logits", "temperature"] = "logits"
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+
+
+@dataclass(frozen=True, config=STRICT)
 class FinetuneRecipe:
-    """Fine-tuning on one task.
+    """Fine-tuning of a student on one task.
 
     Attributes:
         encoder_rate: Learning rate of the encoder as a share of the head's; 0 freezes the encoder: the head
@@ -126,6 +142,26 @@ class FinetuneRecipe:
     encoder_rate: Share = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     max_tokens: Annotated[int, Field(ge=3)] = 128
+    seed: int = 1
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    distillation: SoftTargets = SoftTargets()
+
+
+@dataclass(frozen=True, config=STRICT)
+class TeacherTaskRecipe:
+    """Fine-tuning of a teacher on one task.
+
+    Attributes:
+        pooling: `own` is what the checkpoint's files say.
+        dropout: On the sentence vector, in training only; BERT's own is as its checkpoint says.
+        max_tokens: Of a training row; a pair is one row.
+    """
+
+    name: str
+    optimisation: Optimisation
+    pooling: Literal["own", "cls", "mean"] = "own"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    max_tokens: Annotated[int, Field(ge=5)] = 256
     seed: int = 1
     precision: Literal["bfloat16", "float32"] = "bfloat16"
 
@@ -143,6 +179,16 @@ def read_recipe(path: Path, kind: type[Recipe]) -> Recipe:
         first = min(error.errors(), key=lambda found: found["type"] not in UNKNOWN_KEY)
         key = ".".join(str(part) for part in first["loc"])
         raise RecipeError(f"{path}: {key}: {first['msg']} (it was {first['input']!r})") from error
+
+
+def recipe_from(plain: Any, kind: type[Recipe]) -> Recipe:
+    """Undo `as_dict`; raises RecipeError where the values, say of an older version, are not a recipe."""
+    try:
+        return TypeAdapter(kind).validate_python(plain)
+    except ValidationError as error:
+        raise RecipeError(
+            f"the recipe that came with the student cannot be read: {error.errors()[0]['msg']}"
+        ) from error
 
 
 def as_dict(recipe: Any) -> dict[str, Any]:

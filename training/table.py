@@ -24,14 +24,14 @@ class Columns:
 
     Attributes:
         texts: The column of its one text, or those of its two.
-        label: The column of its label.
+        label: The column of its label; none where the rows are read without.
         header: For a file without a header line: the names of its columns.
         strict: Refuse rows cut short and empty texts. The official QQP file holds a few of both: lenient reading skips
             the former and keeps the latter.
     """
 
     texts: tuple[str, ...]
-    label: str
+    label: str = ""
     header: tuple[str, ...] = ()
     strict: bool = True
 
@@ -60,6 +60,12 @@ def read_table(path: Path, columns: Columns, classes: Sequence[str]) -> Examples
     if not texts:
         raise TaskError(f"{path} holds no rows")
     return Examples(texts, np.asarray(labels))
+
+
+def read_texts(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Read the texts of rows without labels; raises TaskError as `read_table`, but passes over empty texts."""
+    rows = (tuple(record[column].strip() for column in columns) for _, record in _records(path, Columns(columns)))
+    return [row for row in rows if all(row)]
 
 
 def find_classes(path: Path, columns: Columns) -> tuple[str, ...]:
@@ -107,7 +113,7 @@ def _records(path: Path, columns: Columns) -> Iterator[Record]:
     readers = {".tsv": _separated, ".csv": _separated, ".jsonl": _json_lines}
     if path.suffix not in readers:
         raise TaskError(f"{path}: expected a file that ends in {', '.join(readers)}")
-    wanted = (*columns.texts, columns.label)
+    wanted = (*columns.texts, columns.label) if columns.label else columns.texts
     for line, record in readers[path.suffix](path, columns):
         missing = [column for column in wanted if column not in record]
         if missing:

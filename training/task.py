@@ -37,7 +37,7 @@ class Task:
 
     Attributes:
         name: Lower case; the name of its bundle and route.
-        texts: 1, or 2 for pairs, which are encoded apart.
+        texts: 1, or 2 for pairs: a student encodes them apart, a teacher joined.
         labels: A classifier's answers in the order of its scores; empty for a regression.
         metrics: Names in METRICS; the first decides.
     """
@@ -61,6 +61,11 @@ class Task:
         """
         answer = scores.argmax(axis=1).astype(np.float64) if self.labels else scores[:, 0].astype(np.float64)
         return {name: float(METRICS[name](truth, answer)) for name in self.metrics}
+
+
+def task_from(plain: Mapping[str, Any]) -> Task:
+    """Give back the task that `dataclasses.asdict` and JSON made plain."""
+    return Task(plain["name"], plain["texts"], tuple(plain["labels"]), tuple(plain["metrics"]))
 
 
 @dataclass(frozen=True)

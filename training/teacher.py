@@ -32,28 +32,40 @@ class TeacherEncoder(nn.Module):
     """Encoder, pooling and normalisation in one graph.
 
     `forward(input_ids, lengths)` takes int64 (rows, tokens) and int64 (rows) and gives float32 (rows, width).
-    Without `lengths` every row is taken as full, which needs no mask.
+    Without `lengths` every row is taken as full, which needs no mask. With a `separator`, rows are joined pairs,
+    [CLS] a [SEP] b [SEP], and what follows the first separator gets the second token type.
     """
 
-    def __init__(self, bert: PreTrainedModel, pooling: Pooling, *, normalise: bool) -> None:
+    def __init__(
+        self, bert: PreTrainedModel, pooling: Pooling, *, normalise: bool, separator: int | None = None
+    ) -> None:
         super().__init__()
         self.bert = bert
         self.pooling = pooling
         self.normalise = normalise
+        self.separator = separator
 
     def forward(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Give one vector per row."""
+        types = None if self.separator is None else token_types(input_ids, self.separator)
         if lengths is None:
-            states = self.bert(input_ids=input_ids).last_hidden_state.float()  # (rows, tokens, width)
+            states = self.bert(input_ids=input_ids, token_type_ids=types).last_hidden_state.float()
             vectors = states[:, 0] if self.pooling == "cls" else states.mean(dim=1)
         else:
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)
             kept = positions < lengths.unsqueeze(1)  # (rows, tokens)
             # Added to the attention's logits; given whole, so that no library version builds another in its place.
             mask = torch.where(kept, 0.0, torch.finfo(torch.float32).min)[:, None, None, :]
-            states = self.bert(input_ids=input_ids, attention_mask=mask).last_hidden_state.float()
+            output = self.bert(input_ids=input_ids, token_type_ids=types, attention_mask=mask)
+            states = output.last_hidden_state.float()  # (rows, tokens, width)
             vectors = states[:, 0] if self.pooling == "cls" else _mean(states, kept)
         return nn.functional.normalize(vectors, dim=1) if self.normalise else vectors
+
+
+def token_types(input_ids: Tensor, separator: int) -> Tensor:
+    """Give 0 up to a row's first separator, itself included, and 1 after it: int64 (rows, tokens)."""
+    ends = (input_ids == separator).long()
+    return (ends.cumsum(dim=1) - ends).clamp(max=1)
 
 
 def _mean(states: Tensor, kept: Tensor) -> Tensor:

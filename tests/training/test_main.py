@@ -15,6 +15,10 @@ from training.__main__ import main
         (["finetune", "--task", "mine", "--train", "a.tsv"], "error: --train needs --text COLUMN"),
         (["finetune", "--task", "mine", "--train", "a.tsv", "--text", "t"], "error: a.tsv is missing"),
         (["finetune", "--task", "sst2", "--recipe", "none.toml"], "error: cannot read the recipe none.toml"),
+        (["finetune", "--task", "sst2", "--frozen", "--scratch"], "error: --frozen keeps an encoder as it was trained"),
+        (["finetune-teacher", "--task", "sst2", "--data", "nowhere"], "error: nowhere/glue/SST-2/train.tsv is missing"),
+        (["finetune-teacher", "--task", "sst2", "--recipe", "none.toml"], "error: cannot read the recipe none.toml"),
+        (["compare", "nowhere"], "error: nowhere holds no complete run"),
         (["evaluate", "--run", "nowhere"], "error: nowhere holds no complete run"),
     ],
 )
@@ -29,7 +33,9 @@ def test_what_a_user_can_mend_is_one_line(
 def test_help_names_the_commands(capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
-    assert "distill | finetune | evaluate" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    for command in ("distill", "finetune", "finetune-teacher", "compare", "evaluate"):
+        assert command in shown.split()
 
 
 def test_a_stopped_run_says_how_it_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):

@@ -10,7 +10,7 @@ from transformers import AutoModel, DistilBertConfig, DistilBertModel
 
 from training import teacher as module
 from training.encoding import encode, tokenize
-from training.teacher import KNOWN_WEIGHTS, TeacherError, load_teacher
+from training.teacher import KNOWN_WEIGHTS, TeacherEncoder, TeacherError, load_teacher, token_types
 
 TEXTS = ["the cat sat", "a very small dog ran quickly under the red tree and sat on the mat", "film"]
 
@@ -52,6 +52,21 @@ def test_padding_does_not_reach_a_vector(folder: Path, pooling: str):
     with torch.inference_mode():
         together = teacher.encoder(padded, torch.tensor([len(row) for row in rows]))
     assert np.allclose(together, encode(teacher.encoder, rows), atol=1e-5)
+
+
+def test_token_types_change_after_the_first_separator():
+    rows = torch.tensor([[2, 7, 3, 8, 3, 0], [2, 3, 3, 0, 0, 0]])
+    assert token_types(rows, separator=3).tolist() == [[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1]]
+
+
+def test_a_joined_pair_gets_the_vector_of_the_plain_model_with_the_tokenizers_own_token_types(small_bert: Path):
+    teacher, plain = load_teacher(str(small_bert)), AutoModel.from_pretrained(small_bert).eval()
+    encoder = TeacherEncoder(teacher.encoder.bert, "mean", normalise=False, separator=3)
+    joined = [teacher.tokenizer.encode(first, second) for first, second in ((TEXTS[0], TEXTS[2]), TEXTS[1:])]
+    for pair in joined:
+        with torch.inference_mode():
+            states = plain(torch.tensor([pair.ids]), token_type_ids=torch.tensor([pair.type_ids])).last_hidden_state
+        assert np.allclose(encode(encoder, [pair.ids]), states.mean(dim=1), atol=1e-6)
 
 
 def test_a_plain_bert_is_pooled_by_mean_and_not_normalised(folder: Path):

@@ -1,0 +1,95 @@
+"""An encoder on its way into a bundle: its graph, proven against PyTorch, and in int8 if that is wanted."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from app.bundle import MANIFEST, MODEL, TOKENIZER, BundleError, Inputs, Texts, read_bundle, space_id
+from app.session import EncoderSession, Vectors
+from app.tokenizer import Tokenizer
+from export.graph import encoder_graph, quantise
+from export.parity import INT8_MIN_COSINE, PARITY_MAX_ABS, PASSAGES, SENTENCES, compare, say, served
+from training.encoding import encode
+
+Encode = Callable[[Sequence[str | Texts]], Vectors]
+
+
+@dataclass(frozen=True)
+class PackedEncoder:
+    """An encoder ready to be served.
+
+    Attributes:
+        files: Its graph and tokenizer; none where another bundle holds them.
+        space: Of its vectors.
+        encode: Texts, or joined pairs, to vectors through the very parts that serve.
+        figures: Parity, and what int8 costs.
+    """
+
+    files: dict[str, bytes]
+    space: str
+    encode: Encode
+    figures: dict[str, float]
+
+
+def pack_encoder(
+    encoder: nn.Module, tokenizer: bytes, max_tokens: int, precision: str, inputs: Inputs = "text"
+) -> PackedEncoder:
+    """Trace, prove and quantise an encoder; raises ParityError when a step loses more than it may."""
+    graph = encoder_graph(encoder)
+    with in_file(tokenizer) as file:
+        reader = Tokenizer(file, max_tokens)
+    rows = [row.ids for row in reader.rows(probes((*SENTENCES, *PASSAGES), inputs))]
+    session = _session(graph)
+    expected = encode(encoder, rows)
+    together = compare(session.run(rows), expected)
+    alone = compare(np.concatenate([session.run([row]) for row in rows]), expected)
+    say(f"float32 graph against PyTorch, {len(rows)} rows of {min(map(len, rows))} to {max(map(len, rows))} tokens:")
+    say(f"  in one padded batch: {together.require(max_abs=PARITY_MAX_ABS)}")
+    say(f"  each row alone:      {alone.require(max_abs=PARITY_MAX_ABS)}")
+    figures = {"parity_max_abs": max(together.max_abs, alone.max_abs)}
+    if precision == "int8":
+        in_float32, graph = graph, quantise(graph)
+        session = _session(graph)
+        report = compare(np.concatenate([session.run([row]) for row in rows]), expected)
+        say(f"int8 against PyTorch: {report.require(min_cosine=INT8_MIN_COSINE)}")
+        say(f"graph: {len(in_float32) / 1e6:.1f} MB in float32, {len(graph) / 1e6:.1f} MB in int8")
+        figures |= {"int8_mean_cosine": report.mean_cosine, "int8_min_cosine": report.min_cosine}
+    files = {MODEL: graph, TOKENIZER: tokenizer}
+    return PackedEncoder(files, space_id(graph, tokenizer), served(reader, session), figures)
+
+
+def find_encoder(models: Path, space: str) -> PackedEncoder:
+    """Find the bundle that holds an encoder; raises BundleError when none does."""
+    for file in sorted(models.glob(f"[!.]*/{MANIFEST}")):
+        bundle = read_bundle(file.parent)
+        if bundle.manifest.space == space and bundle.has_encoder:
+            say(f"the encoder is that of {file.parent}")
+            reader = Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens)
+            return PackedEncoder({}, space, served(reader, EncoderSession(bundle.path(MODEL))), {})
+    raise BundleError(f"no bundle in {models} has the encoder with space {space}, on which this head was trained")
+
+
+def probes(texts: Sequence[str], inputs: Inputs) -> list[Texts]:
+    """Make inputs of a kind out of texts: each alone, or with the next as its partner."""
+    if inputs == "text":
+        return [(text,) for text in texts]
+    return list(zip(texts, (*texts[1:], texts[0]), strict=True))
+
+
+@contextmanager
+def in_file(content: bytes) -> Iterator[Path]:
+    """Put bytes where a library that only reads files finds them."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        yield Path(file.name)
+
+
+def _session(graph: bytes) -> EncoderSession:
+    with in_file(graph) as file:
+        return EncoderSession(file)

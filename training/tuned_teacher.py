@@ -1,0 +1,142 @@
+"""A teacher fine-tuned on one task: BERT with a head, pairs joined (Devlin et al. 2019, arXiv 1810.04805, section 3.2).
+
+The head is a linear layer on the vector that the checkpoint's own pooling gives, before any normalisation: unit length
+would bound the logits.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from transformers import BertConfig, BertModel
+
+from training.checkpoint import Run, RunError
+from training.head import Head
+from training.peers import ALONE, Peers
+from training.recipe import TeacherTaskRecipe, as_dict
+from training.task import Examples, Task, task_from
+from training.task_model import Figures, Reader, TaskModel, facts_of, fit_task, labelled_loss, read_joined, score
+from training.teacher import Teacher, TeacherEncoder, TeacherError
+
+# Batches are padded to a multiple of this: joined pairs have so many lengths that few rows share one.
+PADDED_TO = 8
+
+
+@dataclass(frozen=True)
+class TunedTeacher:
+    """A teacher that has learnt a task.
+
+    Attributes:
+        name: Of its run.
+        task: What it learnt.
+        model: Its encoder and head, ready for inference.
+        tokenizer: Its encoder's.
+        max_tokens: Of a row, special tokens included.
+        fingerprint: Identifies everything that decides its answers.
+    """
+
+    name: str
+    task: Task
+    model: TaskModel
+    tokenizer: Tokenizer
+    max_tokens: int
+    fingerprint: str
+
+    @property
+    def read(self) -> Reader:
+        """Tokenise rows as this teacher takes them."""
+        return read_joined(self.tokenizer, self.max_tokens)
+
+
+def finetune_teacher(
+    recipe: TeacherTaskRecipe,
+    task: Task,
+    train: Examples,
+    dev: Examples,
+    teacher: Teacher,
+    run: Run,
+    peers: Peers = ALONE,
+) -> Figures:
+    """Fine-tune the whole of a teacher on a task's rows; the last epoch's weights are kept.
+
+    Args:
+        recipe: What to do.
+        task: On what.
+        train: Labelled rows to learn.
+        dev: Labelled rows to score; the run keeps them.
+        teacher: Changed in place.
+        run: Where to keep the result.
+        peers: The processes that train together.
+
+    Returns:
+        The task's metrics on `dev`.
+
+    Raises:
+        TeacherError: the task takes pairs, and the teacher has one token type only.
+        RunError: the run's folder holds a run of another recipe.
+    """
+    pooling = teacher.encoder.pooling if recipe.pooling == "own" else recipe.pooling
+    separator = _separator(teacher) if task.texts == 2 else None
+    run.start(
+        {**as_dict(recipe), "task": task.name, "teacher": teacher.name, "fingerprint": teacher.fingerprint},
+        teacher.tokenizer,
+    )
+    config = {name: value for name, value in teacher.encoder.bert.config.to_diff_dict().items() if name[0] != "_"}
+    shape = {"bert": config, "pooling": pooling, "separator": separator, "source": teacher.name}
+    known = facts_of(task, teacher.width, teacher.vocabulary, teacher.max_tokens, len(train))
+    run.save_facts({**known, **shape, "role": "teacher"})
+    run.save_dev(dev.plain())
+    torch.manual_seed(recipe.seed)
+    encoder = TeacherEncoder(teacher.encoder.bert, pooling, normalise=False, separator=separator)
+    model = TaskModel(encoder, Head(1, teacher.width, task.outputs, recipe.dropout))
+    read = read_joined(teacher.tokenizer, min(recipe.max_tokens, teacher.max_tokens))
+    inputs = read(train.texts)
+    lengths = np.asarray([-(-len(ids) // PADDED_TO) * PADDED_TO for (ids,) in inputs], dtype=np.int64)
+    return fit_task(
+        model,
+        recipe,
+        {"": recipe.optimisation.learning_rate},
+        lengths,
+        labelled_loss(model, task, inputs, train.labels),
+        lambda trained: score(trained, task, dev, read),
+        run,
+        peers,
+    )
+
+
+def load_tuned_teacher(folder: Path) -> TunedTeacher:
+    """Load a fine-tuned teacher from its run.
+
+    Raises:
+        RunError: the folder holds no run, one that is not finished, or a run of something else.
+    """
+    run = Run(folder)
+    facts = run.facts()
+    if facts.get("role") != "teacher":
+        raise RunError(f"{folder} holds a student's {facts['kind']}; expected a run of `finetune-teacher`")
+    run.require_finished()
+    task, weights = task_from(facts["task"]), run.weights()
+    model = TaskModel(_encoder_from(facts), Head(1, facts["width"], task.outputs))
+    model.load_state_dict(weights)
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for weight in weights.values():
+        digest.update(weight.numpy().tobytes())
+    return TunedTeacher(folder.name, task, model.eval(), run.tokenizer(), facts["max_tokens"], digest.hexdigest()[:16])
+
+
+def _encoder_from(facts: dict[str, Any]) -> TeacherEncoder:
+    bert = BertModel(BertConfig(**facts["bert"]), add_pooling_layer=False)
+    return TeacherEncoder(bert, facts["pooling"], normalise=False, separator=facts["separator"])
+
+
+def _separator(teacher: Teacher) -> int:
+    """Find the token that ends each text of a pair: it ends a row as well."""
+    if teacher.encoder.bert.config.type_vocab_size < 2:
+        raise TeacherError(f"{teacher.name} has one token type, and so cannot tell the two texts of a pair apart")
+    separator: int = teacher.tokenizer.encode("").ids[-1]
+    return separator
