@@ -22,7 +22,7 @@ class Client:
 
     def __init__(self, port: int) -> None:
         """Talk to this machine's `port`."""
-        self._port = port
+        self.port = port
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def post(self, path: str, content: object) -> tuple[int, bytes]:
@@ -40,7 +40,7 @@ class Client:
         return status, answer
 
     async def _call(self, method: str, path: str, body: bytes) -> tuple[int, bytes, float]:
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(
             f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
         )

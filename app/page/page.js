@@ -40,6 +40,8 @@ const EXAMPLES = {
 const MODELS = ["student", "teacher"];
 const SHOWN = 12; // sentences in a matrix: more could not be read
 const ALIGNED = 8; // sentences whose list fits beside three matrices
+const RUNS = 5; // comparisons, of which the median is shown
+const RUNS_MS = 500; // but none begins after this
 const POLL_MS = 5000;
 const WINDOW_MS = 60_000;
 const AXIS_MS = [0.1, 1000]; // of the strip that shows p50 to p99
@@ -96,6 +98,20 @@ function copyButton(words, command) {
   return button;
 }
 
+// Only what does not fit needs a stop for the keyboard, to be scrolled from there.
+const widths = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  }
+});
+
+function scroller(title, table) {
+  const box = element("div", { class: "scrolls", role: "group", "aria-label": title }, table);
+  widths.observe(box);
+  return box;
+}
+
 function say(words) {
   at("said").textContent = words;
 }
@@ -112,9 +128,8 @@ function matrix(title, kind, values, sentences, written) {
       ...row.map((value) => element("td", shade(kind, value), written(value))),
     ),
   );
-  return element(
-    "div",
-    { class: "scrolls", role: "region", tabindex: 0, "aria-label": `${title}, matrix` },
+  return scroller(
+    title,
     element(
       "table",
       { class: `matrix ${kind}` },
@@ -137,7 +152,7 @@ function scale(kind, from, to) {
 function showSimilarity(sentences, vectors, cosines) {
   const first = sentences.slice(0, SHOWN);
   const [student, teacher] = vectors.map((all) => all && similarities(all.slice(0, SHOWN)));
-  const list = element("ol", { class: "sentences", "aria-label": "Sentences" }, ...first.map((each) => element("li", {}, each)));
+  const list = element("ol", { class: "sentences", "aria-label": "Sentences" }, ...first.map((each) => element("li", {}, element("span", {}, each))));
   const shown = [matrix("Student", "heat", student, first, plain)];
   if (teacher) {
     shown.push(matrix("Teacher", "heat", teacher, first, plain));
@@ -160,7 +175,7 @@ function showSimilarity(sentences, vectors, cosines) {
 
 // ---- speed
 
-function showSpeed(count, timings, lead) {
+function showSpeed(count, timings, lead, runs) {
   const longest = Math.max(...timings.map((timing) => timing?.milliseconds ?? 0));
   at("lead").textContent = lead ? `${lead.toFixed(lead < 100 ? 1 : 0)}×` : "–";
   at("lead-words").textContent = lead ? "the teacher’s speed" : "no teacher to compare with";
@@ -178,11 +193,12 @@ function showSpeed(count, timings, lead) {
       ];
     }),
   );
-  const both = timings[1] ? ", one model after the other, through the same code and on the same clock" : "";
-  at("speed-note").textContent = `For ${many(count, "sentence")}${both}: tokenising, waiting, inference.`;
+  const median = runs > 1 ? `, the median of ${runs} runs` : "";
+  const both = lead ? " One model after the other, through the same code and on the same clock." : "";
+  at("speed-note").textContent = `${many(count, "sentence")} tokenised, queued and encoded${median}.${both}`;
 }
 
-/** Vectors of both, then their comparison: it comes last, so that it finds both models awake. */
+/** Vectors of both, then their comparison: it comes last, and finds both models awake. */
 async function compare(sentences) {
   const [ours, theirs] = MODELS.map((model) => ({ sentences, model }));
   const student = await ask("encode", ours);
@@ -191,15 +207,15 @@ async function compare(sentences) {
   const copies = [copyButton("Copy student’s curl", curl("encode", ours))];
   if (manifests.teacher) {
     const teacher = await ask("encode", theirs);
-    const { content } = await ask("compare", { sentences });
-    showSpeed(sentences.length, [content.student, content.teacher], content.speed_up);
-    showSimilarity(sentences, [vectors, teacher.content.embeddings], content.results.map((result) => result.cosine));
+    const [median, runs] = await medianRun({ sentences });
+    showSpeed(sentences.length, [median.student, median.teacher], median.speed_up, runs);
+    showSimilarity(sentences, [vectors, teacher.content.embeddings], median.results.map((result) => result.cosine));
     at("speed-curl").replaceChildren(copyButton("Copy curl", curl("compare", { sentences })));
     copies.push(copyButton("Copy teacher’s curl", curl("encode", theirs)));
   } else {
     const { tokenize, queue, inference } = student.stages;
     const { precision } = manifests.student;
-    showSpeed(sentences.length, [{ precision, milliseconds: tokenize + queue + inference }, null], null);
+    showSpeed(sentences.length, [{ precision, milliseconds: tokenize + queue + inference }, null], null, 1);
     showSimilarity(sentences, [vectors, null], null);
     at("speed-curl").replaceChildren();
     notes.push(await refusal("encode", theirs));
@@ -207,6 +223,16 @@ async function compare(sentences) {
   at("similarity-curl").replaceChildren(...copies);
   at("speed-note").append(...notes.map((note) => element("span", { class: "notice" }, coded(note))));
   return `${many(sentences.length, "sentence")} compared. ${at("lead").textContent} ${at("lead-words").textContent}.`;
+}
+
+/** Of a few comparisons the one whose speed-up is the median, and how many there were: one alone may meet a busy moment. */
+async function medianRun(asked) {
+  const runs = [];
+  const begun = performance.now();
+  do runs.push((await ask("compare", asked)).content);
+  while (runs.length < RUNS && performance.now() - begun < RUNS_MS);
+  runs.sort((one, other) => one.speed_up - other.speed_up);
+  return [runs[Math.floor((runs.length - 1) / 2)], runs.length];
 }
 
 /** Why the service will not answer this: its words name the command that helps. Asked once for each path and model. */
@@ -266,9 +292,8 @@ function showLabels(inputs, answers, models) {
     ),
   );
   at("labels").replaceChildren(
-    element(
-      "div",
-      { class: "scrolls", role: "region", tabindex: 0, "aria-label": "Labels" },
+    scroller(
+      "Labels",
       element(
         "table",
         { class: "labels" },
