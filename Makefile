@@ -40,7 +40,7 @@ $(EXPORT): $(VENV)/training ## models/student and models/sst2 from runs/
 	@$(BIN)/python -m export task --run runs/sst2
 
 bench: $(VENV)/development models/teacher/manifest.json ## quality and speed of the student beside its teacher
-	@$(BIN)/python -m benchmarks.quality
+	@$(BIN)/python -m training evaluate
 	@$(BIN)/python -m benchmarks.speed
 
 clean: ## remove what the other commands made, but no run and no data

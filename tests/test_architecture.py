@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OURS = {"app", "training", "export", "benchmarks", "tests"}
 WEB = {"fastapi", "starlette", "uvicorn"}
+# `evaluate` sets bundles beside students; nothing else in training knows what a bundle is.
+TRAINERS_COMMANDS = ROOT / "training" / "__main__.py"
 
 
 def imports(file: Path) -> set[str]:
@@ -41,7 +43,15 @@ def sources(package: str) -> list[Path]:
     ],
 )
 def test_a_package_keeps_out_of_what_is_not_its_business(package: str, forbidden: set[str]) -> None:
-    assert not packages(sources(package)) & forbidden
+    assert not packages([file for file in sources(package) if file != TRAINERS_COMMANDS]) & forbidden
+
+
+def test_the_trainers_command_line_reaches_bundles_through_one_module_of_export() -> None:
+    foreign = {name for name in imports(TRAINERS_COMMANDS) if name.partition(".")[0] in OURS - {"training"}}
+    assert foreign == {"export.columns"}
+    assert not packages([TRAINERS_COMMANDS]) & (WEB | {"onnx", "onnxruntime"})
+    top = [node for node in ast.parse(TRAINERS_COMMANDS.read_text()).body if isinstance(node, ast.ImportFrom)]
+    assert not [node for node in top if node.module in foreign], "only the command that needs it imports it"
 
 
 def test_export_reads_bundles_through_the_very_modules_that_serve_them() -> None:

@@ -6,7 +6,8 @@ python -m training finetune --task mine --train my.tsv --text sentence  a task o
 python -m training finetune-teacher --task sst2                         the teacher itself, on the same task
 python -m training finetune --task sst2 --teacher runs/sst2-teacher     task distillation: labels and that teacher
 python -m training compare runs/sst2*                                   finished runs of tasks in one table
-python -m training evaluate --run runs/student                          student and teacher side by side
+python -m training evaluate --bundle models/student                     teacher, student and its int8 side by side
+python -m training data glue                                            GLUE's files, from a hub, into DATA_DIR
 
 Training takes several processes as well: torchrun --nproc-per-node 2 -m training distill ...
 """
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from training.checkpoint import Run, RunError
 from training.corpus import CorpusError
+from training.download import CORPUS_FILE, LAYOUT, DownloadError, fetch_corpus, fetch_glue
 from training.glue import TASKS, read_dev, read_train
 from training.peers import join_peers
 from training.recipe import DistillRecipe, FinetuneRecipe, RecipeError, TeacherTaskRecipe, read_recipe
@@ -31,6 +33,7 @@ from training.task import Examples, Task, TaskError
 from training.teacher import TeacherError
 
 if TYPE_CHECKING:
+    from training.evaluation import Evaluation
     from training.soft_targets import Teaching
 
 Seeded = TypeVar("Seeded", FinetuneRecipe, TeacherTaskRecipe)
@@ -38,7 +41,7 @@ Seeded = TypeVar("Seeded", FinetuneRecipe, TeacherTaskRecipe)
 RECIPES = Path(__file__).parent / "recipes"
 # Whatever a run's own seed: a teacher, its student and every seed set the same rows aside.
 DEV_SEED = 1
-EXPECTED = (RecipeError, CorpusError, TaskError, TeacherError, StoreError, TargetsError, RunError)
+EXPECTED = (RecipeError, CorpusError, TaskError, TeacherError, StoreError, TargetsError, RunError, DownloadError)
 
 
 def distill(options: argparse.Namespace) -> None:
@@ -135,10 +138,46 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Compare a student with its teacher on STS-B's dev set and on texts from other domains."""
-    from training.evaluation import evaluate_student
+    """Set the teacher, students and their bundles side by side."""
+    from export.columns import columns, task_answers  # bundles are export's to read: the one way from here to there
+    from training.evaluation import all_measures, with_tasks
+    from training.evaluation import evaluate as side_by_side
+    from training.static import static_encoders
+    from training.teacher import load_teacher
 
-    sys.stdout.write(evaluate_student(Run(options.run), options.teacher, options.data) + "\n")
+    teacher = load_teacher(options.teacher)
+    bundles = options.bundle or ([] if options.run else [Path("models/student")])
+    found = columns(teacher, options.run, bundles)
+    recipe = read_recipe(options.recipe, DistillRecipe) if options.recipe else found.recipe
+    static = static_encoders(teacher, options.cache) if options.static else {}
+    notes = [f"Teacher: {teacher.name}. Seeds: {', '.join(map(str, options.seeds))}."]
+    measures = all_measures(options.data, options.cache, teacher, recipe, options.seeds)
+    evaluation = side_by_side(found.encoders | static, measures, notes)
+    for models in dict.fromkeys(folder.parent for folder in bundles):
+        evaluation = with_tasks(evaluation, task_answers(models), options.data)
+    sys.stdout.write(evaluation.markdown())
+    if options.into:
+        save(evaluation, [Run(folder) for folder in options.run], options.into)
+
+
+def save(evaluation: "Evaluation", runs: Sequence[Run], folder: Path) -> None:
+    """Write tables and plots."""
+    from training.plots import fidelity_by_length, learning_curves
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evaluation.md").write_text(evaluation.markdown(), encoding="utf-8")
+    (folder / "evaluation.json").write_text(evaluation.json(), encoding="utf-8")
+    fidelity_by_length(evaluation, folder / "fidelity-by-length.png")
+    if runs:
+        learning_curves({run.folder.name: run.metrics() for run in runs}, folder / "learning-curves.png")
+    sys.stderr.write(f"saved in {folder}\n")
+
+
+def fetch(options: argparse.Namespace) -> None:
+    """Fetch GLUE or a sentence corpus into the data folder."""
+    files = fetch_glue(options.data) if options.what == "glue" else [fetch_corpus(options.data, options.sentences)]
+    for file in files:
+        sys.stdout.write(f"{file}\n")
 
 
 def show(figures: dict[str, float], run: Run) -> None:
@@ -199,10 +238,24 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     command.set_defaults(command=compare, threads=None)
 
-    command = commands.add_parser("evaluate", parents=[shared], help="student and teacher side by side")
-    command.add_argument("--run", type=Path, default=Path("runs/student"))
+    command = commands.add_parser("evaluate", parents=[shared], help="teacher, students and bundles side by side")
+    command.add_argument("--run", type=Path, nargs="*", default=[], help="runs of students, in float32")
+    command.add_argument(
+        "--bundle", type=Path, nargs="*", help="bundles of encoders (default: models/student, or none)"
+    )
+    command.add_argument("--static", action="store_true", help="also static models of the teacher, by model2vec")
     command.add_argument("--teacher", default="package", help="the installed package, a folder, or a hub id")
+    command.add_argument("--recipe", type=Path, help="names the corpus (default: the recipe of the first student)")
+    command.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="draws of probe rows (default: 1 2 3)")
+    command.add_argument("--cache", type=Path, default=Path(".cache"), help="folder for held-out rows, static models")
+    command.add_argument("--into", type=Path, metavar="FOLDER", help="write Markdown, JSON and plots there as well")
     command.set_defaults(command=evaluate)
+
+    command = commands.add_parser("data", parents=[shared], help="fetch data from a hub", epilog=LAYOUT)
+    command.add_argument("what", choices=("glue", "corpus"), help=f"all nine tasks, or {CORPUS_FILE} from Wikipedia")
+    command.add_argument("--sentences", type=int, default=2_000_000, help="of the corpus (default: 2,000,000)")
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.set_defaults(command=fetch)
     return parser
 
 

@@ -1,139 +1,304 @@
-"""How close a student is to its teacher, and what both are worth, side by side."""
+"""Encoders side by side: every measure of each, as Markdown and as JSON."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from tqdm import tqdm
 
-from training.checkpoint import Run
-from training.encoding import Vectors, encode, tokenize
-from training.glue import TASKS, read_dev
-from training.student import load_student
-from training.teacher import load_teacher
+from training.checkpoint import RunError
+from training.corpus import CorpusError, read_corpus, read_lines
+from training.distillation import split
+from training.encoding import Encode, Vectors, tokenize
+from training.glue import TASKS, read_dev, read_train
+from training.measures import (
+    COSINE,
+    MEANING,
+    PROBES,
+    Figure,
+    Measure,
+    Row,
+    by_length,
+    cosine_of,
+    domains,
+    passages,
+    probe,
+    similarity,
+)
+from training.recipe import DistillRecipe, as_dict
+from training.table import Columns, read_task
+from training.targets import distinct_rows
+from training.task import Examples, Task, TaskError
+from training.teacher import Teacher
 
-NEIGHBOURS = 10
+TEXTS_AT_ONCE = 256
+HELD_OUT_ROWS = 4000  # as many as a recipe sets aside by default: the teacher encodes them in about 15 seconds
+PROBED = ("sst2", "cola")
+OWN_COLUMNS = Columns(("text",), "label")
 
-Encode = Callable[[Sequence[str]], Vectors]
+TASKS_SECTION, TASKS_COLUMN = "Tasks", "bundle"
+
+Answer = Callable[[Sequence[tuple[str, ...]]], NDArray[np.float32]]  # rows of texts to (rows, labels or 1)
 
 
 @dataclass(frozen=True)
-class Fidelity:
-    """How close vectors are to a teacher's, of the same texts.
+class Evaluation:
+    """What was measured: `figures[row][column]`, and a line for each measure that could not be had.
 
     Attributes:
-        cosine: Mean cosine of a text's two vectors.
-        rank: Spearman correlation of the cosines of all pairs of texts: does the student rank as the teacher ranks?
-        neighbours: Mean share of a text's ten nearest texts that both agree on.
+        columns: The encoders; the first is the teacher.
+        rows: What the figures are about.
+        figures: One per row and column.
+        missing: Measures that could not be had, with the reason.
+        notes: What a reader should know of the run, such as its seeds.
     """
 
-    cosine: float
-    rank: float
-    neighbours: float
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    figures: tuple[tuple[Figure, ...], ...]
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """Give a table per section; a figure drawn with several seeds is shown as mean ± standard deviation."""
+        sections = dict.fromkeys(row.section for row in self.rows)
+        tables = [f"## {section}\n\n{self._table(section)}" for section in sections]
+        notes = "\n".join(f"- {note}" for note in (*self.notes, *self.missing))
+        return "\n\n".join(part for part in ("# Evaluation", notes, *tables) if part) + "\n"
+
+    def json(self) -> str:
+        """Give the same, with a value for each seed."""
+        rows: list[dict[str, Any]] = [
+            {
+                **row._asdict(),
+                "figures": {
+                    column: {"mean": _mean(figure), "deviation": _deviation(figure), "by_seed": figure}
+                    for column, figure in zip(self.columns, figures, strict=True)
+                    if figure
+                },
+            }
+            for row, figures in zip(self.rows, self.figures, strict=True)
+        ]
+        return json.dumps({"notes": self.notes, "missing": self.missing, "rows": rows}, indent=2) + "\n"
+
+    def section(self, name: str) -> list[tuple[Row, tuple[Figure, ...]]]:
+        """Give the rows of one section with their figures."""
+        return [both for both in zip(self.rows, self.figures, strict=True) if both[0].section == name]
+
+    def _table(self, section: str) -> str:
+        found = self.section(section)
+        used = [number for number in range(len(self.columns)) if any(figures[number] for _, figures in found)]
+        lines = [("", *(self.columns[number] for number in used)), ("---", *("---:" for _ in used))]
+        lines += [(_title(row), *(_cell(figures[number]) for number in used)) for row, figures in found]
+        return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def fidelity(vectors: Vectors, expected: Vectors) -> Fidelity:
-    """Compare vectors with a teacher's, both (texts, width), of at least three texts."""
-    found, wanted = _similarities(vectors), _similarities(expected)
-    pairs = np.triu_indices(len(found), k=1)
-    return Fidelity(
-        cosine=float(_cosines(vectors, expected).mean()),
-        rank=float(spearmanr(found[pairs], wanted[pairs])[0]),
-        neighbours=_neighbours_in_common(found, wanted),
+def evaluate(encoders: Mapping[str, Encode], measures: Sequence[Measure], notes: Sequence[str] = ()) -> Evaluation:
+    """Measure encoders side by side; every text is encoded once by each.
+
+    Args:
+        encoders: By column, the teacher first.
+        measures: What to measure.
+        notes: Passed on to the reader.
+    """
+    texts = sorted(dict.fromkeys(text for measure in measures for text in measure.texts), key=len)
+    places = {text: place for place, text in enumerate(texts)}
+    had = [measure for measure in measures if not measure.missing]
+    chosen = [np.fromiter((places[text] for text in measure.texts), dtype=np.int64) for measure in had]
+    by_column: list[list[Figure]] = []
+    expected: Vectors | None = None
+    for name, encoder in encoders.items():
+        vectors = _encode(name, encoder, texts)
+        expected = vectors if expected is None else expected
+        judged = tqdm(zip(had, chosen, strict=True), total=len(had), desc=f"{name}: measures", unit="measure")
+        by_column.append([figure for one, rows in judged for figure in one.judge(vectors[rows], expected[rows])])
+    return Evaluation(
+        columns=tuple(encoders),
+        rows=tuple(row for measure in had for row in measure.rows),
+        figures=tuple(zip(*by_column, strict=True)),
+        missing=tuple(f"{measure.rows[0].title}: {measure.missing}" for measure in measures if measure.missing),
+        notes=tuple(notes),
     )
 
 
 def sts_spearman(encode_texts: Encode, data: Path) -> float:
-    """Give the Spearman correlation of cosine and human score on STS-B's dev set (Cer et al. 2017)."""
-    row = TASKS["stsb"]
-    examples = read_dev(row, data)
-    first, second = (encode_texts([texts[side] for texts in examples.texts]) for side in (0, 1))
-    return row.task.score(examples.labels, _cosines(first, second)[:, None])["spearman"]
+    """Give the Spearman correlation of cosine and human score on STS-B's dev set; raises TaskError without it."""
+    measure = similarity(read_dev(TASKS["stsb"], data))
+    vectors = encode_texts(measure.texts)
+    return measure.judge(vectors, vectors)[0][0]
 
 
-def evaluate_student(run: Run, teacher_source: str, data: Path) -> str:
-    """Evaluate a run's float32 student beside its teacher and give a Markdown table.
-
-    Raises:
-        RunError: the run is not complete.
-        TaskError: STS-B is not below `data`.
-    """
-    facts, tokenizer = run.facts(), run.tokenizer()
-    student, teacher = load_student(run.recipe()["student"], run.weights()), load_teacher(teacher_source)
-
-    def by_student(texts: Sequence[str]) -> Vectors:
-        return encode(student, tokenize(tokenizer, texts, facts["max_tokens"]))
-
-    def by_teacher(texts: Sequence[str]) -> Vectors:
-        return encode(teacher.encoder, tokenize(teacher.tokenizer, texts, teacher.max_tokens))
-
-    return comparison({"student": by_student, "teacher": by_teacher}, "teacher", data)
-
-
-def comparison(encoders: Mapping[str, Encode], reference: str, data: Path) -> str:
-    """Give a Markdown table: STS-B's dev set, then fidelity to the teacher for each file below <data>/fidelity.
+def with_tasks(evaluation: Evaluation, answers: Mapping[str, Answer], data: Path) -> Evaluation:
+    """Add the dev metrics of task bundles, as a column of their own.
 
     Args:
-        encoders: By column.
-        reference: The column of the teacher.
-        data: Folder that holds glue/ and, if fidelity is to be shown, fidelity/*.txt with one text a line.
+        evaluation: To be added to.
+        answers: By task: that of GLUE, or of a folder in user-task/.
+        data: Holds glue/ and user-task/.
     """
-    scores = {name: sts_spearman(encoder, data) for name, encoder in encoders.items()}
-    lines = [
-        "|  | " + " | ".join(encoders) + " |",
-        "| --- |" + " ---: |" * len(encoders),
-        _line("STS-B dev, Spearman", [f"{value:.4f}" for value in scores.values()]),
-        _line("share of the teacher's", [f"{value / scores[reference]:.1%}" for value in scores.values()]),
+    rows: list[Row] = []
+    figures: list[Figure] = []
+    missing: list[str] = []
+    for name, answer in answers.items():
+        try:
+            task, dev = _dev_rows(name, data)
+        except TaskError as error:
+            missing.append(f"{name}: {error}")
+            continue
+        scores = task.score(dev.labels, answer(dev.texts))
+        rows += [Row(TASKS_SECTION, f"{name} dev, {metric}", len(dev), "rows") for metric in scores]
+        figures += [(score,) for score in scores.values()]
+    none: tuple[Figure, ...] = ((),)
+    return replace(
+        evaluation,
+        columns=(*evaluation.columns, TASKS_COLUMN),
+        rows=(*evaluation.rows, *rows),
+        figures=(
+            *(before + none for before in evaluation.figures),
+            *(none * len(evaluation.columns) + (figure,) for figure in figures),
+        ),
+        missing=(*evaluation.missing, *missing),
+    )
+
+
+def all_measures(
+    data: Path, cache: Path, teacher: Teacher, recipe: DistillRecipe | None, seeds: Sequence[int]
+) -> list[Measure]:
+    """Build every measure that the data folder has texts for; the others say why they are missing.
+
+    Args:
+        data: Holds glue/, fidelity/*.txt, user-task/<name>/, and what `recipe` reads.
+        cache: For the held-out rows, which take a reading of the whole corpus to find.
+        teacher: Its tokenizer counts tokens.
+        recipe: What the student learnt from: names the held-out rows, and the file that passages are made from.
+        seeds: Each draws rows for a probe; the first draws the passages.
+    """
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in tokenize(teacher.tokenizer, texts, teacher.max_tokens)]
+
+    def held_out() -> Measure:
+        return cosine_of("held-out rows of the corpus", held_out_texts(_known(recipe), data, cache, teacher))
+
+    def long() -> Measure:
+        source = _known(recipe).corpus.sources[0]
+        lines = read_lines(data / source.path, source.column)
+        return cosine_of("passages of 128 to 256 tokens", passages(lines, count, seeds[0]))
+
+    found = [
+        _or_missing(MEANING, "STS-B dev", lambda: similarity(read_dev(TASKS["stsb"], data))),
+        _or_missing(COSINE, "held-out rows of the corpus", held_out),
+        _or_missing(COSINE, "passages of 128 to 256 tokens", long),
+        _or_missing(COSINE, "other domains", lambda: domains(_domains(data))),
     ]
-    found: list[list[Fidelity]] = []
-    for domain, texts in _domains(data):
-        vectors = {name: encoder(texts) for name, encoder in encoders.items()}
-        found.append([fidelity(vectors[name], vectors[reference]) for name in encoders])
-        lines.append(_line(f"{domain}: cosine / rank / neighbours", map(_cell, found[-1])))
-    if found:
-        lines.append(_line("mean of the domains", map(_cell, map(_mean, zip(*found, strict=True)))))
-    return "\n".join(lines)
+    faithful = list(dict.fromkeys(chain.from_iterable(measure.texts for measure in found[1:])))
+    if faithful:
+        found.append(by_length(faithful, count(faithful)))
+    own = [folder.name for folder in sorted((data / "user-task").glob("*/"))]
+    return found + [_or_missing(PROBES, name, partial(_probe, name, data, seeds)) for name in (*PROBED, *own)]
 
 
-def _domains(data: Path) -> Iterator[tuple[str, list[str]]]:
-    for file in sorted((data / "fidelity").glob("*.txt")):
-        yield file.stem, [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+def held_out_texts(recipe: DistillRecipe, data: Path, cache: Path, teacher: Teacher) -> list[str]:
+    """Give the texts that a distillation by this recipe sets aside, at most HELD_OUT_ROWS.
+
+    Raises:
+        CorpusError: a file of the corpus is not below `data`.
+    """
+    files = [data / source.path for source in recipe.corpus.sources]
+    facts = [as_dict(recipe.corpus), recipe.seed, teacher.fingerprint]
+    sizes = [file.stat().st_size if file.is_file() else None for file in files]
+    name = hashlib.sha256(json.dumps([facts, sizes]).encode()).hexdigest()[:16]
+    kept = cache / "held_out" / f"{name}.json"
+    if not kept.is_file():
+        texts = list(read_corpus(recipe.corpus, data, recipe.seed))
+        limit = min(teacher.max_tokens, recipe.corpus.max_tokens)
+        tokens = distinct_rows(teacher, texts, limit)
+        _, held_out = split(tokens.keys, min(recipe.corpus.held_out, HELD_OUT_ROWS))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        draft = kept.with_suffix(".draft")
+        draft.write_text(json.dumps([texts[text] for text in tokens.texts[held_out]]))
+        draft.replace(kept)
+    found: list[str] = json.loads(kept.read_text())
+    return found
 
 
-def _mean(figures: Sequence[Fidelity]) -> Fidelity:
-    columns = ([one.cosine for one in figures], [one.rank for one in figures], [one.neighbours for one in figures])
-    return Fidelity(*(float(np.mean(column)) for column in columns))
+def _encode(name: str, encoder: Encode, texts: Sequence[str]) -> Vectors:
+    """Encode texts sorted by length, some at a time, behind a progress bar."""
+    parts = [texts[low : low + TEXTS_AT_ONCE] for low in range(0, len(texts), TEXTS_AT_ONCE)]
+    found: list[Vectors] = []
+    # One part a thread: threads that share a batch stall as soon as another process wants a core.
+    with (
+        ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as workers,
+        tqdm(total=len(texts), desc=name, unit="text") as bar,
+    ):
+        for vectors in workers.map(encoder, parts):
+            found.append(vectors)
+            bar.update(len(vectors))
+    return np.concatenate(found)
 
 
-def _cell(figures: Fidelity) -> str:
-    return f"{figures.cosine:.3f} / {figures.rank:.3f} / {figures.neighbours:.3f}"
+def _probe(name: str, data: Path, seeds: Sequence[int]) -> Measure:
+    if name in TASKS:
+        row = TASKS[name]
+        return probe(row.task, read_train(row, data), read_dev(row, data), seeds)
+    return probe(*_own_rows(data / "user-task" / name), seeds)
 
 
-def _line(title: str, cells: Iterator[str] | Sequence[str]) -> str:
-    return f"| {title} | " + " | ".join(cells) + " |"
+def _dev_rows(name: str, data: Path) -> tuple[Task, Examples]:
+    if name in TASKS:
+        return TASKS[name].task, read_dev(TASKS[name], data)
+    task, _, dev = _own_rows(data / "user-task" / name)
+    return task, dev
 
 
-def _cosines(first: Vectors, second: Vectors) -> NDArray[np.float32]:
-    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    cosines: NDArray[np.float32] = (first * second).sum(axis=1) / norms
-    return cosines
+def _own_rows(folder: Path) -> tuple[Task, Examples, Examples]:
+    """Read a task of one's own: train.tsv, and dev.tsv or valid.tsv, with columns `text` and `label`."""
+    dev = next((file for name in ("dev.tsv", "valid.tsv") if (file := folder / name).is_file()), None)
+    return read_task(folder.name, folder / "train.tsv", dev, OWN_COLUMNS, seed=1, regression=False)
 
 
-def _similarities(vectors: Vectors) -> NDArray[np.float32]:
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    similarities: NDArray[np.float32] = unit @ unit.T
-    return similarities
+def _known(recipe: DistillRecipe | None) -> DistillRecipe:
+    if recipe is None:
+        raise CorpusError("no recipe says what the student was trained on: name one with --recipe")
+    return recipe
 
 
-def _neighbours_in_common(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    count = min(NEIGHBOURS, len(found) - 1)
-    nearest = [_nearest(similarities, count) for similarities in (found, wanted)]
-    return float(np.mean([len(set(ours) & set(theirs)) / count for ours, theirs in zip(*nearest, strict=True)]))
+def _or_missing(section: str, title: str, build: Callable[[], Measure]) -> Measure:
+    try:
+        return build()
+    except (TaskError, CorpusError, RunError) as error:
+        return Measure((Row(section, title),), (), lambda *_: (), missing=str(error))
 
 
-def _nearest(similarities: NDArray[np.float32], count: int) -> list[list[int]]:
-    others = similarities - 3 * np.eye(len(similarities), dtype=np.float32)  # no text is its own neighbour
-    nearest: list[list[int]] = np.argsort(-others, axis=1, kind="stable")[:, :count].tolist()
-    return nearest
+def _domains(data: Path) -> dict[str, list[str]]:
+    found = {file.stem: read_lines(file) for file in sorted((data / "fidelity").glob("*.txt"))}
+    if not found:
+        raise CorpusError(f"{data / 'fidelity'} holds no *.txt, one text a line")
+    return found
+
+
+def _title(row: Row) -> str:
+    return f"{row.title} ({row.size:,} {row.unit})"
+
+
+def _cell(figure: Figure) -> str:
+    if not figure:
+        return "-"
+    return f"{_mean(figure):.4f}" + (f" ± {_deviation(figure):.4f}" if len(figure) > 1 else "")
+
+
+def _mean(figure: Figure) -> float:
+    return float(np.mean(figure))
+
+
+def _deviation(figure: Figure) -> float | None:
+    return float(np.std(figure, ddof=1)) if len(figure) > 1 else None

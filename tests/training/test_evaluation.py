@@ -1,67 +1,171 @@
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from training.encoding import Vectors
-from training.evaluation import comparison, fidelity, sts_spearman
+from tests.conftest import write_data
+from training import evaluation as module
+from training.corpus import read_corpus
+from training.distillation import split
+from training.encoding import Encode, Vectors, text_encoder, tokenize
+from training.evaluation import Evaluation, all_measures, evaluate, held_out_texts, sts_spearman, with_tasks
+from training.measures import COSINE, MEANING, PROBES, Measure, Row, cosine_of
+from training.recipe import Corpus, DistillRecipe, Optimisation, Source, StudentShape
+from training.targets import label
+from training.teacher import Teacher, load_teacher
 
-VECTORS = {"north": [0.0, 1.0], "north-east": [1.0, 1.0], "east": [1.0, 0.0], "south": [0.0, -1.0]}
+TEACHER, STUDENT = "teacher float32", "student int8"
 
 
-def compass(texts: Sequence[str]) -> Vectors:
-    return np.asarray([VECTORS[text] for text in texts], dtype=np.float32)
+@pytest.fixture(scope="module")
+def teacher(small_bert: Path) -> Teacher:
+    return load_teacher(str(small_bert))
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
+    """A data folder with everything that is measured, in the words that the small teacher knows."""
+    data = write_data(tmp_path / "data")
+    rng = np.random.default_rng(1)
+    words = ["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "red", "small"]
+    texts = [" ".join(rng.choice(words, rng.integers(3, 9))) for _ in range(40)]
+    (data / "fidelity").mkdir()
+    for name, part in (("chat", texts[:20]), ("news", texts[20:])):
+        (data / "fidelity" / f"{name}.txt").write_text("\n".join(part) + "\n")
+    folder = data / "glue" / "STS-B"
+    folder.mkdir()
+    pairs = [f"{texts[n]}\t{texts[n + n % 3]}\t{5 - n % 3}" for n in range(30)]
+    (folder / "dev.tsv").write_text("\n".join(["sentence1\tsentence2\tscore", *pairs]) + "\n")
+    own = data / "user-task" / "pets"
+    own.mkdir(parents=True)
+    rows = "".join(f"the {'cat' if n % 2 else 'dog'} sat\t{'cat' if n % 2 else 'dog'}\n" for n in range(20))
+    for name in ("train", "valid"):
+        (own / f"{name}.tsv").write_text(f"text\tlabel\n{rows}")
+    return data
+
+
+@pytest.fixture
+def recipe(small_bert: Path) -> DistillRecipe:
+    corpus = Corpus((Source("corpus/lines.txt.xz", 400),), max_tokens=32, held_out=40)
+    return DistillRecipe("student", str(small_bert), corpus, StudentShape(), Optimisation(1, 1e-3))
+
+
+def encoder_of(teacher: Teacher) -> Encode:
+    return text_encoder(teacher.encoder, teacher.tokenizer, teacher.max_tokens)
+
+
+def blurred(encode: Encode) -> Encode:
+    def encode_texts(texts: Sequence[str]) -> Vectors:
+        return encode(texts) + np.float32(0.05) * np.random.default_rng(0).standard_normal(32).astype(np.float32)
+
+    return encode_texts
+
+
+def titles(evaluation: Evaluation, section: str) -> list[str]:
+    return [row.title for row, _ in evaluation.section(section)]
+
+
+def test_every_measure_is_shown_for_teacher_and_student(
+    teacher: Teacher, world: Path, recipe: DistillRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("training.measures.PASSAGE_TOKENS", (12, 30))
+    encode = encoder_of(teacher)
+    measures = all_measures(world, tmp_path, teacher, recipe, [1, 2])
+    found = evaluate({TEACHER: encode, STUDENT: blurred(encode)}, measures, ["Seeds: 1, 2."])
+    assert titles(found, MEANING)[0] == "STS-B dev, Spearman"
+    assert titles(found, COSINE)[:2] == ["held-out rows of the corpus", "passages of 128 to 256 tokens"]
+    assert titles(found, COSINE)[2:] == ["chat", "news", "mean of the 2 domains"]
+    assert [title.split(",")[0] for title in titles(found, PROBES)] == ["sst2", "pets"]
+    for _, (of_teacher, of_student) in found.section(COSINE):
+        assert of_teacher == (pytest.approx(1, abs=1e-5),)
+        assert 0.8 < of_student[0] < 0.9999
+    assert [line.split(" is missing")[0] for line in found.missing] == [f"cola: {world}/glue/CoLA/train.tsv"]
+    table = found.markdown()
+    assert "- Seeds: 1, 2.\n- cola: " in table
+    assert f"|  | {TEACHER} | {STUDENT} |\n| --- | ---: | ---: |\n| STS-B dev, Spearman (30 pairs) | " in table
+
+
+def test_each_text_is_encoded_once_whatever_measures_share_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "TEXTS_AT_ONCE", 2)
+    asked: list[str] = []
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        asked.extend(texts)
+        return np.asarray([[len(text), 1.0] for text in texts], dtype=np.float32)
+
+    found = evaluate({"teacher": encode}, [cosine_of("one", ["a", "bb", "a"]), cosine_of("two", ["ccc", "bb"])])
+    assert sorted(asked) == ["a", "bb", "ccc"]
+    assert [row.size for row in found.rows] == [3, 2]
+
+
+def test_what_is_missing_is_a_line_not_a_crash(teacher: Teacher, tmp_path: Path):
+    measures = all_measures(tmp_path / "none", tmp_path, teacher, None, [1])
+    found = evaluate({TEACHER: encoder_of(teacher)}, [cosine_of("some", ["the cat"]), *measures])
+    assert [line.split(":")[0] for line in found.missing] == [
+        "STS-B dev",
+        "held-out rows of the corpus",
+        "passages of 128 to 256 tokens",
+        "other domains",
+        "sst2",
+        "cola",
+    ]
+    assert "name one with --recipe" in found.markdown()
+    assert "holds no *.txt" in found.markdown()
+
+
+def test_figures_of_several_seeds_have_a_mean_and_a_deviation():
+    row = Row(PROBES, "sst2", 10, "dev rows")
+    measure = Measure((row,), ["a"], lambda vectors, _: [(0.5, 0.6, 0.7)])
+    found = evaluate({"teacher": lambda texts: np.ones((len(texts), 2), np.float32)}, [measure])
+    assert "| sst2 (10 dev rows) | 0.6000 ± 0.1000 |" in found.markdown()
+    figure = json.loads(found.json())["rows"][0]["figures"]["teacher"]
+    assert figure == {"mean": pytest.approx(0.6), "deviation": pytest.approx(0.1), "by_seed": [0.5, 0.6, 0.7]}
+
+
+def test_a_figure_that_is_not_defined_is_a_dash_and_no_number():
+    def wide(texts: Sequence[str]) -> Vectors:
+        return np.ones((len(texts), 3), np.float32)
+
+    def narrow(texts: Sequence[str]) -> Vectors:
+        return np.ones((len(texts), 2), np.float32)
+
+    meaning = Measure((Row(COSINE, "other"),), ["a"], lambda *_: [(1.0,)])
+    found = evaluate({"teacher": wide, "static": narrow}, [cosine_of("some", ["a"]), meaning])
+    assert "| some (1 texts) | 1.0000 | - |" in found.markdown()
+    assert list(json.loads(found.json())["rows"][0]["figures"]) == ["teacher"]
+
+
+def test_task_bundles_stand_in_a_column_of_their_own(world: Path):
+    before = evaluate({"teacher": lambda texts: np.ones((len(texts), 2), np.float32)}, [cosine_of("some", ["a"])])
+
+    def always_good(rows: Sequence[tuple[str, ...]]) -> Vectors:
+        return np.asarray([[0.2, 0.8]] * len(rows), dtype=np.float32)
+
+    found = with_tasks(before, {"sst2": always_good, "pets": always_good, "other": always_good}, world)
+    assert found.columns == ("teacher", "bundle")
+    assert "## Tasks\n\n|  | bundle |\n| --- | ---: |\n| sst2 dev, accuracy (10 rows) | 0.5000 |" in found.markdown()
+    assert "| pets dev, accuracy (20 rows) | 0.5000 |" in found.markdown()
+    assert found.missing[0].startswith("other: ")
+    assert "| some (1 texts) | 1.0000 |\n" in found.markdown()
+
+
+def test_held_out_rows_are_those_that_distillation_sets_aside_and_are_found_once(
+    teacher: Teacher, corpus: Path, recipe: DistillRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    texts = held_out_texts(recipe, corpus, tmp_path, teacher)
+    targets = label(teacher, list(read_corpus(recipe.corpus, corpus, recipe.seed)), 32, tmp_path)
+    _, held_out = split(targets.tokens.keys, 40)
+    assert tokenize(teacher.tokenizer, texts, 32) == [targets.tokens.row(row) for row in held_out]
+    monkeypatch.setattr(module, "read_corpus", None)
+    assert held_out_texts(recipe, corpus, tmp_path, teacher) == texts
+
+
+def test_sts_is_the_rank_correlation_of_cosines(tmp_path: Path):
+    vectors = {"north": [0.0, 1.0], "north-east": [1.0, 1.0], "east": [1.0, 0.0], "south": [0.0, -1.0]}
     task = tmp_path / "glue" / "STS-B"
     task.mkdir(parents=True)
     rows = ["north\tnorth\t5.0", "north\tnorth-east\t4.0", "north\teast\t2.0", "north\tsouth\t0.0"]
     (task / "dev.tsv").write_text("\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n")
-    (tmp_path / "fidelity").mkdir()
-    (tmp_path / "fidelity" / "winds.txt").write_text("\n".join(VECTORS) + "\n")
-    return tmp_path
-
-
-def test_sts_is_the_rank_correlation_of_cosines(world: Path):
-    assert sts_spearman(compass, world) == pytest.approx(1)
-
-
-def test_the_same_vectors_are_wholly_faithful():
-    vectors = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
-    same = fidelity(vectors, vectors)
-    assert (same.cosine, same.rank, same.neighbours) == (pytest.approx(1), pytest.approx(1), 1.0)
-
-
-def test_a_rotation_loses_the_cosine_but_no_rank_and_no_neighbour():
-    vectors = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
-    turned = fidelity(vectors[:, ::-1], vectors)
-    assert turned.cosine < 0.5
-    assert (turned.rank, turned.neighbours) == (pytest.approx(1), 1.0)
-
-
-def test_unrelated_vectors_share_neighbours_by_chance_only():
-    rng = np.random.default_rng(0)
-    figures = fidelity(*(rng.standard_normal((200, 8)).astype(np.float32) for _ in range(2)))
-    assert abs(figures.cosine) < 0.1
-    assert abs(figures.rank) < 0.1
-    assert figures.neighbours < 0.15
-
-
-def test_the_table_shows_both_the_share_and_each_domain(world: Path):
-    def swapped(texts: Sequence[str]) -> Vectors:
-        return compass(texts)[:, ::-1]
-
-    table = comparison({"student": swapped, "teacher": compass}, "teacher", world).splitlines()
-    assert table[0] == "|  | student | teacher |"
-    assert table[2] == "| STS-B dev, Spearman | 1.0000 | 1.0000 |"
-    assert table[3] == "| share of the teacher's | 100.0% | 100.0% |"
-    assert table[4].startswith("| winds: cosine / rank / neighbours | 0.250 / 1.000 / 1.000 |")
-    assert table[5].startswith("| mean of the domains | 0.250")
-
-
-def test_without_other_domains_the_table_ends_with_sts(world: Path):
-    (world / "fidelity" / "winds.txt").unlink()
-    assert len(comparison({"teacher": compass}, "teacher", world).splitlines()) == 4
+    assert sts_spearman(lambda texts: np.asarray([vectors[text] for text in texts], np.float32), tmp_path) == 1

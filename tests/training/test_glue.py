@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from training.glue import TASKS, read_dev, read_train
+from training.task import TaskError
 
 # One header and one row of each official train file's form; None where the file has no header.
 PAIR = ("It rains.", "It is wet.")
@@ -40,6 +42,30 @@ def test_mnli_has_a_dev_set_that_matches_and_one_that_does_not(tmp_path: Path):
     written(tmp_path, "mnli-mm", "dev_mismatched.tsv", header, row, row)
     assert len(read_dev(TASKS["mnli"], tmp_path)) == 1
     assert len(read_dev(TASKS["mnli-mm"], tmp_path)) == 2
+
+
+def test_both_dev_sets_of_mnli_are_scored_with_its_three_labels(tmp_path: Path):
+    labels = ("entailment", "neutral", "contradiction", "neutral")
+    for task in ("mnli", "mnli-mm"):
+        lines = [f"{number}\tIt rains.\tIt is wet.\tx\t{label}" for number, label in enumerate(labels)]
+        data = written(tmp_path, task, TASKS[task].dev, FORMS["mnli"][0], *lines)
+        dev = read_dev(TASKS[task], data)
+        assert dev.labels.tolist() == [0, 1, 2, 1]
+        always_neutral = np.tile([0.0, 1.0, 0.0], (4, 1))
+        assert TASKS[task].task.score(dev.labels, always_neutral) == {"accuracy": 0.5}
+
+
+@pytest.mark.parametrize("task", FORMS)
+def test_each_task_is_scored_by_its_official_metrics(task: str):
+    official = {"cola": ("matthews",), "mrpc": ("f1", "accuracy"), "qqp": ("f1", "accuracy")}
+    official["stsb"] = ("spearman", "pearson")
+    assert TASKS[task].task.metrics == official.get(task, ("accuracy",))
+
+
+def test_an_unknown_label_names_its_line(tmp_path: Path):
+    data = written(tmp_path, "mnli", "train.tsv", FORMS["mnli"][0], FORMS["mnli"][1], "1\tIt rains.\tWet.\tx\t-")
+    with pytest.raises(TaskError, match="line 3: label '-' is none of"):
+        read_train(TASKS["mnli"], data)
 
 
 def test_the_broken_rows_of_qqp_are_passed_over(tmp_path: Path):

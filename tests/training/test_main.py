@@ -1,3 +1,5 @@
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,12 +22,17 @@ from training.__main__ import main
         (["finetune-teacher", "--task", "sst2", "--recipe", "none.toml"], "error: cannot read the recipe none.toml"),
         (["compare", "nowhere"], "error: nowhere holds no complete run"),
         (["evaluate", "--run", "nowhere"], "error: nowhere holds no complete run"),
+        (["evaluate", "--bundle", "nowhere"], "error: nowhere is no bundle"),
+        (["evaluate", "--teacher", "./nowhere"], "error: there is no folder ./nowhere"),
+        (["data", "glue"], "error: fetching data needs another package: pip install datasets"),
+        (["data", "corpus"], "error: fetching data needs another package: pip install datasets"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith(message)
 
@@ -54,3 +61,23 @@ def test_a_table_of_ones_own_becomes_a_task(small_student: Path, tmp_path: Path,
     run = ["--from", str(small_student), "--into", str(tmp_path / "run")]
     assert main(["finetune", "--task", "thumbs", "--frozen", *table, *run]) == 0
     assert "accuracy: 1.0000" in capsys.readouterr().out
+
+
+def test_evaluate_writes_tables_and_plots(
+    small_bert: Path, small_student: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    folders = ["--data", str(corpus), "--cache", str(tmp_path / "cache"), "--into", str(tmp_path / "report")]
+    assert main(["evaluate", "--run", str(small_student), "--teacher", str(small_bert), "--seeds", "1", *folders]) == 0
+    shown = capsys.readouterr().out
+    assert (tmp_path / "report" / "evaluation.md").read_text() == shown
+    assert "| held-out rows of the corpus (40 texts) | 1.0000 | 0." in shown
+    found = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert {"teacher float32", "student float32"} == set(found["rows"][0]["figures"])
+    for name in ("learning-curves.png", "fidelity-by-length.png"):
+        assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_data_names_each_file_that_it_wrote(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setattr("training.__main__.fetch_glue", lambda data: iter([data / "glue" / "CoLA" / "train.tsv"]))
+    assert main(["data", "glue", "--data", "here"]) == 0
+    assert capsys.readouterr().out == "here/glue/CoLA/train.tsv\n"

@@ -1,0 +1,81 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.bundle import read_bundle
+from export.columns import TEACHER, bundle_encoder, columns, task_answers, weights_encoder
+from export.packing import export_student, export_task
+from training.checkpoint import Run, RunError
+from training.finetuning import finetune, load_start
+from training.recipe import DistillRecipe, FinetuneRecipe, Optimisation
+from training.task import Examples, Task
+from training.teacher import Teacher, load_teacher
+
+TEXTS = ["the cat sat", "a very small dog ran quickly under the red tree", "not good", "bad film"]
+
+
+@pytest.fixture(scope="module")
+def models(small_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student's bundle, and a task on its frozen encoder."""
+    folder = tmp_path_factory.mktemp("models")
+    export_student(Run(small_student), folder / "student", folder)
+    task = Task("mood", 1, ("bad", "good"), ("accuracy",))
+    rows = Examples([("good film",), ("bad film",)] * 10, np.asarray([1.0, 0.0] * 10))
+    run = Run(folder / "runs" / "mood")
+    recipe = FinetuneRecipe("mood", Optimisation(epochs=1, learning_rate=1e-2), encoder_rate=0.0)
+    finetune(recipe, task, rows, rows, load_start(folder / "student"), run)
+    export_task(run, folder / "mood")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(small_bert: Path) -> Teacher:
+    return load_teacher(str(small_bert))
+
+
+def test_a_bundle_gives_its_float_weights_and_its_int8_graph(models: Path, teacher: Teacher):
+    found = columns(teacher, [], [models / "student"])
+    assert list(found.encoders) == [TEACHER, "student float32", "student int8"]
+    vectors = {name: encode(TEXTS) for name, encode in found.encoders.items()}
+    assert {one.shape for one in vectors.values()} == {(4, 32)}
+    cosines = (vectors["student float32"] * vectors["student int8"]).sum(axis=1)
+    assert 0.995 < cosines.min() < 1
+
+
+def test_a_run_gives_its_unrounded_weights(models: Path, teacher: Teacher, small_student: Path):
+    found = columns(teacher, [small_student], [models / "student"])
+    assert list(found.encoders) == [TEACHER, "student float32", "student int8"]
+    exact, rounded = found.encoders["student float32"](TEXTS), weights_encoder(models / "student")(TEXTS)
+    assert np.array_equal(exact, weights_encoder(small_student)(TEXTS))
+    assert 0 < np.abs(exact - rounded).max() < 1e-2
+
+
+def test_the_recipe_comes_with_the_student(models: Path, teacher: Teacher, small_student: Path):
+    for found in (columns(teacher, [small_student], []), columns(teacher, [], [models / "student"])):
+        assert isinstance(found.recipe, DistillRecipe)
+        assert found.recipe.corpus.held_out == 40
+    assert columns(teacher, [], []).recipe is None
+
+
+def test_a_bundle_answers_as_it_did_when_it_was_made(models: Path):
+    bundle = read_bundle(models / "student")
+    content = json.loads((models / "student" / "canary.json").read_text())
+    vectors = np.concatenate([bundle_encoder(bundle)(texts) for texts in content["inputs"]])
+    assert np.abs(vectors - np.asarray(content["outputs"])).max() < 1e-4
+
+
+def test_a_task_on_a_shared_encoder_answers(models: Path):
+    answers = task_answers(models)
+    assert list(answers) == ["mood"]
+    assert answers["mood"]([("good film",), ("bad film",)]).argmax(axis=1).tolist() == [1, 0]
+
+
+def test_what_is_no_encoder_is_refused_in_words(models: Path, teacher: Teacher, tmp_path: Path):
+    with pytest.raises(RunError, match="holds no manifest"):
+        columns(teacher, [], [tmp_path])
+    with pytest.raises(RunError, match="head without an encoder"):
+        columns(teacher, [], [models / "mood"])
+    with pytest.raises(RunError, match="no complete run"):
+        columns(teacher, [tmp_path], [])
