@@ -183,12 +183,12 @@ async def compare(body: CompareRequest, request: Request) -> Response:
 @models.post("/v1/embeddings", response_model=EmbeddingsResponse, responses=MODEL_ERRORS)
 async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
     """Encode text or token ids, in the shape of OpenAI's API: its client works with only the base URL changed."""
-    call, catalogue, settings = _context(request)
+    call, catalogue, _ = _context(request)
     engine = catalogue.encoder(body.model)
     call.model = engine.manifest.role
     if body.dimensions not in {None, engine.manifest.dimensions}:
         raise InvalidError(f"the {body.model}'s vectors have {engine.manifest.dimensions} dimensions", "dimensions")
-    encoded = await _encode_any(engine, body.input, settings)
+    encoded = await _encode_any(request, engine, body.input)
     _note(request, engine, encoded)
     with _serializing(call):
         written = _written(encoded.vectors, body.encoding_format)
@@ -242,7 +242,7 @@ async def ready(request: Request) -> Health:
 async def metrics(request: Request) -> Response:
     """Write the metrics in Prometheus' text format."""
     service = _service(request)
-    service.report_queues()
+    service.report()
     text = await asyncio.to_thread(service.metrics.exposition)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
@@ -372,10 +372,15 @@ def _limit(count: int, param: str, settings: Settings) -> None:
         raise InvalidError(f"{count} {param} were sent; {PREFIX}MAX_SENTENCES is {settings.max_sentences}", param)
 
 
-async def _encode_any(engine: Engine, content: str | list[Any], settings: Settings) -> Encoded:
+async def _encode_any(request: Request, engine: Engine, content: str | list[Any]) -> Encoded:
     """Encode one of the four forms of OpenAI's `input`: text, texts, token ids, several rows of token ids."""
+    service = _service(request)
+    settings = service.settings
     if isinstance(content, str) or isinstance(content[0], str):
-        return await engine.encode(_texts(content, settings))
+        texts = _texts(content, settings)
+        encoded = await engine.encode(texts)
+        service.shadow.offer(engine, texts, encoded.vectors)
+        return encoded
     rows = [content] if isinstance(content[0], int) else content
     _limit(len(rows), "input", settings)
     return await engine.encode_ids(rows)

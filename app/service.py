@@ -216,11 +216,9 @@ class Service:
         return True
 
     async def _pulse(self) -> None:
-        """Report, each second, what no event reports: the age of the oldest job, and drift."""
+        """Report each second."""
         while True:
-            self.report_queues()
-            if self._catalogue:
-                self._report_drift(self._catalogue)
+            self.report()
             await asyncio.sleep(PULSE_SECONDS)
 
     async def _measure_lag(self) -> None:
@@ -230,8 +228,13 @@ class Service:
             await asyncio.sleep(TICK_SECONDS)
             self.lag = loop.time() - due
 
-    def report_queues(self) -> None:
-        """Set the queues' ages."""
+    def report(self) -> None:
+        """Set what no event reports: the queues' ages, and drift."""
+        self._report_queues()
+        if self._catalogue:
+            self._report_drift(self._catalogue)
+
+    def _report_queues(self) -> None:
         engines = self._catalogue.engines if self._catalogue else []
         for model in MODELS:
             ages = (engine.queue_age for engine in engines if engine.manifest.role == model)

@@ -137,7 +137,7 @@ class Shadow:
                 began, used = time.perf_counter(), time.thread_time()
                 self._compare(self._next())
                 used, spent = time.thread_time() - used, time.perf_counter() - began
-                pause = max(LOOK_SECONDS, used / self._cores - spent)
+                pause = max(LOOK_SECONDS, rest(used, spent, self._cores))
 
     def _next(self) -> list[Sample]:
         """Take the oldest rows that one judge can compare together; only this thread takes any."""
@@ -171,6 +171,11 @@ class Shadow:
         for mine, other in zip(ours.argmax(axis=1), theirs.argmax(axis=1), strict=True):
             agree = student.manifest.labels[mine] == teacher.manifest.labels[other]
             self._metrics.shadow_label_agreement.labels(student.manifest.name, str(agree).lower()).inc()
+
+
+def rest(used: float, spent: float, cores: float) -> float:
+    """Give the seconds to sleep after `used` seconds of CPU time in `spent` seconds, to use no more than `cores`."""
+    return max(0.0, used / cores - spent)
 
 
 def _take_lowest_priority() -> None:

@@ -2,7 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
-from bundles import write_encoder, write_task
+from bundles import DIMENSIONS, write_encoder, write_task
 
 from app.bundle import Bundle, BundleError, Manifest, read_bundle, space_id, write_bundle
 
@@ -12,6 +12,22 @@ def test_a_bundle_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_bundle(written.folder) == written
     assert written.has_encoder
     assert not write_task(tmp_path, base=written).has_encoder
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"mean_vector": [1.0]}, "mean vector has 1 dimensions"),
+        ({"label_shares": {"good": 1.0}}, "a share for each label"),
+        ({"length_shares": [1.0]}, "one share more than bounds"),
+    ],
+)
+def test_a_baseline_must_fit_its_bundle(tmp_path: Path, wrong: dict[str, object], complaint: str) -> None:
+    baseline = {"rows": 9, "unknown_ratio": 0, "mean_tokens": 5, "length_bounds": [4], "length_shares": [0.5, 0.5]}
+    baseline |= {"mean_vector": [0.1] * DIMENSIONS}
+    assert write_encoder(tmp_path, baseline=baseline).manifest.baseline is not None
+    with pytest.raises(BundleError, match=complaint):
+        write_encoder(tmp_path, baseline=baseline | wrong)
 
 
 def test_writing_again_replaces_the_bundle_and_leaves_no_draft(tmp_path: Path) -> None:

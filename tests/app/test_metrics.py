@@ -1,7 +1,21 @@
 from itertools import pairwise
 from pathlib import Path
 
-from app.metrics import DURATIONS, MODEL_ROUTES, MODELS, REASONS, STAGES, Metrics, clear_stale
+import numpy as np
+
+from app.drift import RowCounter, baseline_of
+from app.metrics import (
+    DRIFT,
+    DURATIONS,
+    LOADS,
+    MODEL_ROUTES,
+    MODELS,
+    REASONS,
+    SHADOWED,
+    STAGES,
+    Metrics,
+    clear_stale,
+)
 
 
 def test_every_series_is_there_before_any_traffic() -> None:
@@ -18,6 +32,26 @@ def test_every_series_is_there_before_any_traffic() -> None:
             assert f'understudy_{name}{{model="{model}"}} 0.0' in text
         for name in ("queue_tokens", "queue_oldest_age_seconds"):
             assert f'understudy_{name}{{model="{model}"}} 0.0' in text
+
+    for series in (
+        *(f'loads_total{{outcome="{outcome}"}}' for outcome in LOADS),
+        *(f'shadow_rows_total{{outcome="{outcome}"}}' for outcome in SHADOWED),
+        "shadow_cosine_count",
+        "shadow_rank_agreement_count",
+    ):
+        assert f"understudy_{series} 0.0" in text
+
+
+def test_the_page_stays_small_with_five_tasks_loaded() -> None:
+    metrics = Metrics()
+    baseline = baseline_of(RowCounter(None, 2).count([[1, 2]], np.ones((1, 2), np.float32)))
+    for name in ("student", "teacher", *(f"task-{number}" for number in range(5))):
+        metrics.show_models([(name, "student", "0" * 16, "0" * 64)])
+        for model in MODELS:
+            metrics.show_baseline(model, name, baseline)
+            metrics.show_drift(model, name, dict.fromkeys(DRIFT, 0.0))
+        metrics.show_task(name)
+    assert len(metrics.exposition()) < 300_000
 
 
 def test_the_buckets_resolve_a_student_and_reach_a_slow_teacher() -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import VOCABULARY, write_encoder, write_task
+from bundles import EMBEDDINGS, VOCABULARY, encoder_graph, write_encoder, write_task
 from conftest import Faults, Hold
 from fastapi.testclient import TestClient
 
+from app.errors import ReloadError
 from app.service import Service
 
 Serve = Callable[..., TestClient]
@@ -269,3 +270,20 @@ def test_sixteen_callers_share_batches(serve: Serve, faults: Faults, background)
     rows = series(client, 'understudy_batch_rows_sum{model="student"}')
     batches = series(client, 'understudy_batch_rows_count{model="student"}')
     assert rows / batches > 1
+
+
+def test_a_reload_that_fails_is_counted_with_its_reason(tmp_path: Path, serve: Serve) -> None:
+    write_encoder(tmp_path)
+    client = serve(models_dir=tmp_path)
+    write_encoder(tmp_path, graph=encoder_graph(EMBEDDINGS[::-1].copy()))
+    reload_refused(client)
+    (tmp_path / "student" / "manifest.json").unlink()
+    reload_refused(client)
+    text = client.get("/metrics").text
+    for outcome in ("loaded", "refused", "canary_failed"):
+        assert f'understudy_loads_total{{outcome="{outcome}"}} 1.0' in text
+
+
+def reload_refused(client: TestClient) -> None:
+    with pytest.raises(ReloadError):
+        client.portal.call(client.app.state.service.reload)
