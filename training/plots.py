@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from training.evaluation import Evaluation
 from training.measures import LENGTH
@@ -50,6 +51,10 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], file: Pat
             for line, value in zip(ends, values, strict=True):
                 score.annotate(f"{value:.3f}", (line["step"], value), (-4, 5), textcoords="offset points", ha="right")
         loss.set(yscale="log", ylabel="training loss (mean over 50 steps)", title="Learning curves")
+        loss.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        loss.yaxis.set_major_formatter("{x:g}")
+        loss.yaxis.set_minor_locator(NullLocator())
+        score.xaxis.set_major_formatter("{x:,.0f}")
         score.set(xlabel="optimiser step", ylabel="score at the end of an epoch")
         score.margins(y=0.25)
         for axes in (loss, score):
@@ -87,6 +92,8 @@ def fidelity_by_length(evaluation: Evaluation, file: Path) -> None:
         count.bar_label(bars, labels=[f"{row.size:,}" for row, _ in found], fontsize=9)
         count.set(ylabel="texts", xlabel="tokens in a text, start and end marks included")
         count.margins(y=0.3)
+        count.yaxis.set_major_formatter("{x:,.0f}")
+        count.grid(visible=False)
         count.set_xticks(places, [row.title for row, _ in found])
         figure.savefig(file, dpi=DPI)
 
