@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from app.bundle import MANIFEST, MODEL, TOKENIZER, BundleError, Inputs, Texts, read_bundle, space_id
+from app.bundle import MANIFEST, MODEL, TOKENIZER, Bundle, BundleError, Inputs, Texts, read_bundle, space_id
 from app.session import EncoderSession, Vectors
 from app.tokenizer import Tokenizer
 from export.graph import encoder_graph, quantise
@@ -64,13 +64,19 @@ def pack_encoder(
 
 
 def find_encoder(models: Path, space: str) -> PackedEncoder:
-    """Find the bundle that holds an encoder; raises BundleError when none does."""
+    """Find the encoder with a space among bundles; raises BundleError when none has it."""
+    bundle = find_bundle(models, space)
+    say(f"the encoder is that of {bundle.folder}")
+    reader = Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens)
+    return PackedEncoder({}, space, served(reader, EncoderSession(bundle.path(MODEL))), {})
+
+
+def find_bundle(models: Path, space: str) -> Bundle:
+    """Find the bundle that holds the encoder with a space; raises BundleError when none does."""
     for file in sorted(models.glob(f"[!.]*/{MANIFEST}")):
         bundle = read_bundle(file.parent)
         if bundle.manifest.space == space and bundle.has_encoder:
-            say(f"the encoder is that of {file.parent}")
-            reader = Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens)
-            return PackedEncoder({}, space, served(reader, EncoderSession(bundle.path(MODEL))), {})
+            return bundle
     raise BundleError(f"no bundle in {models} has the encoder with space {space}, on which this head was trained")
 
 

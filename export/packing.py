@@ -11,6 +11,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from app.bundle import CANARY, CARD, HEAD, WEIGHTS, Bundle, Inputs, Texts, space_id, write_bundle
 from app.session import HeadSession, Vectors
+from export.baseline import add_baseline
 from export.card import model_card
 from export.graph import Scores, head_graph
 from export.judgement import encoder_inputs, head_parity, sts_figures, task_figures
@@ -79,7 +80,7 @@ def export_student(run: Run, folder: Path, data: Path) -> Bundle:
     }
     weights = {name: weight.half().contiguous() for name, weight in student.state_dict().items()}
     files = {WEIGHTS: safetensors_bytes(weights), CANARY: _encoder_canary(packed.encode)}
-    return _write(folder, manifest, packed.files | files)
+    return _with_baseline(_write(folder, manifest, packed.files | files), run)
 
 
 def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
@@ -131,7 +132,8 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
         "training": {"recipe": recipe, "rows": facts["rows"]},
         "figures": figures | task_figures(task, inputs, model, run, packed.encode, session, precision),
     }
-    return _write(folder, manifest, {**packed.files, HEAD: head, CANARY: _task_canary(inputs, packed.encode, session)})
+    files = {**packed.files, HEAD: head, CANARY: _task_canary(inputs, packed.encode, session)}
+    return _with_baseline(_write(folder, manifest, files), run)
 
 
 def _student_of_task(run: Run) -> TaskModel:
@@ -161,6 +163,16 @@ def _task_canary(inputs: Inputs, encode: Encode, head: HeadSession) -> bytes:
 def _canary(inputs: Sequence[Texts], outputs: Sequence[Vectors]) -> bytes:
     rounded = [[round(float(number), CANARY_DECIMALS) for number in output] for output in outputs]
     return json.dumps({"inputs": inputs, "outputs": rounded}, ensure_ascii=False).encode()
+
+
+def _with_baseline(bundle: Bundle, run: Run) -> Bundle:
+    """Take the baseline from the rows that the run held out; runs of earlier versions kept none."""
+    try:
+        rows = run.dev()["texts"]
+    except RunError:
+        say(f"no baseline: {run.folder} kept no rows; `python -m export baseline` takes one from yours")
+        return bundle
+    return add_baseline(bundle, list(map(tuple, rows)))
 
 
 def _write(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:

@@ -56,7 +56,7 @@ def test_the_trainers_command_line_reaches_bundles_through_one_module_of_export(
 
 def test_export_reads_bundles_through_the_very_modules_that_serve_them() -> None:
     from_app = {name for file in sources("export") for name in imports(file) if name.startswith("app")}
-    assert from_app <= {"app.bundle", "app.fidelity", "app.session", "app.tokenizer"}
+    assert from_app <= {"app.bundle", "app.drift", "app.fidelity", "app.session", "app.tokenizer"}
 
 
 def test_only_the_edge_of_the_service_knows_its_web_framework() -> None:

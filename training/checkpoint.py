@@ -25,7 +25,7 @@ class Run:
     recipe.json      what is being followed; a run never changes its recipe
     facts.json       what export needs to know: sizes, labels, where the rows came from
     tokenizer.json   the encoder's
-    dev.json         fine-tuning only: the labelled rows that the task is scored on
+    dev.json         what was held out: texts of the corpus, or the labelled rows that the task is scored on
     soft_targets.npz task distillation only: the teacher's logits, and a key of teacher and rows
     checkpoint.pt    the newest state, replaced as a whole
     metrics.jsonl    one JSON object per logged step
@@ -58,7 +58,7 @@ class Run:
         return self._json("facts.json")
 
     def save_dev(self, rows: Mapping[str, Any]) -> None:
-        """Keep the labelled rows that the task is scored on."""
+        """Keep the texts that were held out, and a task's labels."""
         self._write("dev.json", json.dumps(rows, ensure_ascii=False))
 
     def dev(self) -> dict[str, Any]:

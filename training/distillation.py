@@ -58,6 +58,8 @@ def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run, peers: Peer
             "tokens": int(lengths[train].sum()),
         }
     )
+    every = list(texts)
+    run.save_dev({"texts": [[every[targets.tokens.texts[row]]] for row in held_out]})
     how = recipe.optimisation
     return fit(
         student,

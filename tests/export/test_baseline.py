@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from app.bundle import TOKENIZER, read_bundle
+from app.tokenizer import Tokenizer
+from export.__main__ import main
+from export.baseline import BaselineError, add_baseline, read_rows
+from export.packing import export_student, export_teacher
+from training.checkpoint import Run
+from training.teacher import load_teacher
+
+
+@pytest.fixture
+def student(small_student: Path, tmp_path: Path):
+    return export_student(Run(small_student), tmp_path / "student", tmp_path)
+
+
+def test_a_student_carries_the_baseline_of_what_its_run_held_out(student, small_student: Path):
+    rows = [tuple(texts) for texts in Run(small_student).dev()["texts"]]
+    baseline = student.manifest.baseline
+    assert baseline.rows == len(rows) == 40
+    lengths = [len(row.ids) for row in Tokenizer(student.path(TOKENIZER), 256).rows(rows)]
+    assert baseline.mean_tokens == pytest.approx(sum(lengths) / 40, abs=1e-3)
+    assert sum(baseline.length_shares) == pytest.approx(1, abs=1e-5)
+    assert baseline.label_shares == {}
+
+
+def test_another_baseline_leaves_every_file_as_it_was(student):
+    before = student.manifest
+    after = add_baseline(student, [("the cat sat",), ("the dog ran and ran",), ("żółw",)]).manifest
+    assert after.files == before.files
+    assert after.model_copy(update={"baseline": before.baseline}) == before
+    assert after.baseline.rows == 3
+    assert after.baseline.unknown_ratio > 0
+
+
+def test_a_run_that_kept_no_rows_gives_a_bundle_without_a_baseline(small_student: Path, tmp_path: Path, capsys):
+    run = Run(tmp_path / "older")
+    run.folder.mkdir()
+    for file in small_student.iterdir():
+        if file.name != "dev.json":
+            (run.folder / file.name).write_bytes(file.read_bytes())
+    assert export_student(run, tmp_path / "student", tmp_path).manifest.baseline is None
+    assert "no baseline" in capsys.readouterr().out
+
+
+def test_rows_that_the_bundle_does_not_take_are_refused(student):
+    for rows in ([], [("one", "two")]):
+        with pytest.raises(BaselineError, match="rows of 1 texts each"):
+            add_baseline(student, rows)
+
+
+def test_the_command_takes_a_file_of_ones_own_texts(small_bert: Path, tmp_path: Path, capsys):
+    export_teacher(load_teacher(str(small_bert)), tmp_path / "teacher", "float32")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("the cat sat\n\nthe dog\n")
+    command = ["baseline", "--bundle", str(tmp_path / "teacher"), "--texts"]
+    assert main([*command, str(texts)]) == 0
+    assert read_bundle(tmp_path / "teacher").manifest.baseline.rows == 2
+    assert main([*command, str(tmp_path / "none.txt")]) == 2
+    assert "none.txt cannot be read" in capsys.readouterr().err
+
+
+def test_pairs_have_a_tab_between(tmp_path: Path):
+    (tmp_path / "pairs.tsv").write_text("a\tb\n")
+    assert read_rows(tmp_path / "pairs.tsv") == [("a", "b")]
