@@ -43,6 +43,7 @@ const ALIGNED = 8; // sentences whose list fits beside three matrices
 const RUNS = 5; // comparisons, of which the median is shown
 const RUNS_MS = 500; // but none begins after this
 const POLL_MS = 5000;
+const WAIT_MS = 1500; // while the service is not ready
 const WINDOW_MS = 60_000;
 const AXIS_MS = [0.1, 1000]; // of the strip that shows p50 to p99
 const FAR = 0.25; // a difference of similarities that gets the full colour
@@ -52,6 +53,8 @@ const refusals = {}; // what the service said where something is not loaded
 let tasks = []; // as GET /tasks lists them
 let manifests = {}; // of the encoders, by model
 let asking = false;
+let queued = null; // what was wished for meanwhile
+let retry = false; // once the service is ready, as it was not
 
 // ---- what is shown, made of elements: text never becomes markup
 
@@ -79,7 +82,7 @@ function milliseconds(value) {
 }
 
 function copyButton(words, command) {
-  const button = element("button", { type: "button", class: "copy", title: command }, words);
+  const button = element("button", { type: "button", class: "copy" }, words);
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(command);
@@ -331,7 +334,10 @@ function sentencesInBox() {
 }
 
 async function run(...parts) {
-  if (asking) return;
+  if (asking) {
+    queued = parts;
+    return;
+  }
   asking = true;
   at("run").setAttribute("aria-disabled", "true");
   at("problem").replaceChildren();
@@ -344,10 +350,15 @@ async function run(...parts) {
     say(summary);
   } catch (error) {
     showProblem(error);
-  } finally {
-    asking = false;
-    at("run").removeAttribute("aria-disabled");
+    retry = error.status === 0 || error.status === 503;
   }
+  asking = false;
+  if (queued) {
+    const wished = queued;
+    queued = null;
+    return run(...wished);
+  }
+  at("run").removeAttribute("aria-disabled");
   poll();
 }
 
@@ -355,6 +366,7 @@ function showProblem(error) {
   if (!(error instanceof ServiceError)) console.error(error);
   const title = error instanceof ServiceError ? error.title : "This page failed";
   at("problem").replaceChildren(element("div", { class: "alert" }, element("strong", {}, title), " ", coded(error.message)));
+  at("problem").scrollIntoView({ block: "nearest" });
   if (error.status === 401) askForKey();
 }
 
@@ -405,21 +417,28 @@ function describe(model, manifest) {
 const readings = []; // [time, histograms by model], oldest first, over the last minute
 let next;
 
-/** Read the metrics now, and then every few seconds while somebody can see the page. */
+/** Ask for readiness and metrics now, and then every few seconds while somebody can see the page. */
 async function poll() {
   clearTimeout(next);
   if (document.hidden) return;
+  let pause = POLL_MS;
   try {
+    await read("health/ready");
+    const awake = at("health").dataset.state !== "ready";
+    showHealth("ready", "ready");
     readings.push([performance.now(), histograms(await read("metrics"), "understudy_request_duration_seconds", "model")]);
     while (readings.length > 2 && readings[1][0] <= readings.at(-1)[0] - WINDOW_MS) readings.shift();
     showLive(readings[0][1], readings.at(-1)[1]);
-    await read("health/ready");
-    showHealth("ready", "ready");
+    if (awake && retry) {
+      retry = false;
+      run(compare, classify);
+    }
   } catch (error) {
     showHealth(error.status ? "waiting" : "gone", error.status ? "not ready" : "not reachable", error.message);
+    pause = WAIT_MS;
   }
   clearTimeout(next);
-  next = setTimeout(poll, POLL_MS);
+  next = setTimeout(poll, pause);
 }
 
 function showHealth(state, words, why = "") {

@@ -284,6 +284,24 @@ def test_errors_are_told_in_words(
     expect(page.get_by_role("alert")).to_have_text(words)
 
 
+def test_a_service_that_is_still_loading_is_asked_again_once_it_is_ready(service: Process, visit: Visit) -> None:
+    body = json.dumps({"error": {"type": "unavailable", "message": "the models are still being loaded", "param": None}})
+    paths = ("**/models", "**/health/ready")
+
+    def load(page: Page) -> None:
+        for path in paths:
+            page.route(path, lambda route: route.fulfill(status=503, content_type="application/json", body=body))
+
+    page = visit(service, before=load)
+    expect(page.get_by_role("alert")).to_have_text("The service is not ready The models are still being loaded.")
+    expect(page.locator("#health")).to_have_text("not ready")
+    for path in paths:
+        page.unroute(path)
+    expect(page.get_by_role("table", name="Teacher", exact=True)).to_be_visible()
+    expect(page.locator("#health")).to_have_text("ready")
+    expect(page.get_by_role("alert")).to_be_empty()
+
+
 def test_a_service_that_is_gone_is_told(serve: Serve, visit: Visit) -> None:
     service = serve()
     page = visit(service)
@@ -294,7 +312,7 @@ def test_a_service_that_is_gone_is_told(serve: Serve, visit: Visit) -> None:
 
 
 def test_a_key_is_asked_for_kept_in_memory_and_left_out_of_the_curl(serve: Serve, visit: Visit) -> None:
-    page = visit(serve(api_key="sesame"))
+    page = visit(serve(api_key="sesame"), permissions=["clipboard-read", "clipboard-write"])
     expect(page.get_by_role("alert")).to_contain_text("This service needs its API key")
     page.get_by_label("API key").fill("wrong")
     page.keyboard.press("Enter")
@@ -304,9 +322,17 @@ def test_a_key_is_asked_for_kept_in_memory_and_left_out_of_the_curl(serve: Serve
     expect(page.get_by_role("table", name="Teacher", exact=True)).to_be_visible()
     expect(page.get_by_label("API key")).to_have_count(0)
     assert not page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length")
-    commands = [button.get_attribute("title") for button in page.locator(".copy").all()]
-    assert len(commands) == 4
-    assert all("Bearer $UNDERSTUDY_API_KEY" in command and "sesame" not in command for command in commands)
+    for button in page.locator(".copy").all():
+        command = copied(page, button)
+        assert "Bearer $UNDERSTUDY_API_KEY" in command
+        assert "sesame" not in command
+
+
+def copied(page: Page, button: Locator) -> str:
+    page.locator("#said").evaluate("said => { said.textContent = ''; }")
+    button.click()
+    expect(page.locator("#said")).to_have_text("The command is in the clipboard.")
+    return page.evaluate("navigator.clipboard.readText()")
 
 
 def test_text_is_never_markup_and_a_copied_curl_asks_just_that(service: Process, visit: Visit) -> None:
@@ -320,10 +346,7 @@ def test_text_is_never_markup_and_a_copied_curl_asks_just_that(service: Process,
         ("Copy teacher.s curl", {"embeddings"}),
         ("Copy curl", {"results", "speed_up"}),
     ):
-        button = page.get_by_role("button", name=re.compile(name)).first
-        button.click()
-        expect(page.locator("#said")).to_have_text("The command is in the clipboard.")
-        command = page.evaluate("navigator.clipboard.readText()")
+        command = copied(page, page.get_by_role("button", name=re.compile(name)).first)
         assert command.startswith(f"curl 'http://127.0.0.1:{service.port}/")
         done = subprocess.run(["sh", "-c", command.replace("curl ", "curl -s ", 1)], capture_output=True, check=True)
         told = json.loads(done.stdout)
@@ -384,7 +407,7 @@ def test_nobody_is_asked_for_metrics_while_the_page_is_hidden(service: Process, 
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
     page = visit(service, before=watch)
-    with page.expect_response("**/health/ready"):
+    with page.expect_response("**/metrics"):
         page.clock.run_for(6_000)
     hide(page, hidden=True)
     seen = len(asked)
