@@ -18,8 +18,10 @@ logger = logging.getLogger(__name__)
 # What to run when something is not there.
 BUILD_ENCODER = {"student": "`python -m export student`", "teacher": "`python -m export teacher`"}
 BUILD_TASK = {
-    "student": "`python -m training finetune --task {task}`, then `python -m export task`",
-    "teacher": "a bundle of this task with the role `teacher` in UNDERSTUDY_MODELS_DIR",
+    "student": "`python -m training finetune --task {task}`, then `python -m export task --run runs/{task}`,",
+    "teacher": (
+        "`python -m training finetune-teacher --task {task}`, then `python -m export task --run runs/{task}-teacher`,"
+    ),
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.glue import TASKS
+from training.teacher import PACKAGE_NAME
 
 TITLES = {
     "parity_max_abs": "float32 graph against PyTorch, largest difference",
@@ -25,7 +26,7 @@ def model_card(manifest: Mapping[str, Any]) -> str:
 
 def _what(manifest: Mapping[str, Any]) -> str:
     made = manifest["training"]
-    if manifest["role"] == "teacher":
+    if manifest["role"] == "teacher" and manifest["kind"] == "encoder":
         return (
             f"{made['source']} as an ONNX graph in {manifest['precision']}: {manifest['dimensions']} numbers per text."
         )
@@ -35,12 +36,17 @@ def _what(manifest: Mapping[str, Any]) -> str:
             f"text, each vector of unit length, {manifest['precision']}."
         )
     labels = ", ".join(manifest["labels"]) or "a number"
-    return f"A BiLSTM fine-tuned on {made['recipe']['task']}; answers {labels}. Encoder in {manifest['precision']}."
+    network = "A BiLSTM" if manifest["role"] == "student" else made["recipe"]["teacher"]
+    joined = ", the two texts of a pair joined into one row" if manifest["inputs"] == "pair_joined" else ""
+    return (
+        f"{network} fine-tuned on {made['recipe']['task']}{joined}; answers {labels}. "
+        f"Encoder in {manifest['precision']}."
+    )
 
 
 def _how(manifest: Mapping[str, Any]) -> str:
     made = manifest["training"]
-    if manifest["role"] == "teacher":
+    if manifest["role"] == "teacher" and manifest["kind"] == "encoder":
         return f"`python -m export teacher`, from weights with sha256 `{made['weights_sha256']}`."
     recipe = made["recipe"]
     name = manifest["name"]
@@ -58,9 +64,12 @@ def _how(manifest: Mapping[str, Any]) -> str:
             "`weights.safetensors` holds the same weights in float16, for fine-tuning: "
             f"`python -m training finetune --from models/{name} --task sst2`."
         )
+    teacher = manifest["role"] == "teacher"
+    command, run = ("finetune-teacher", f"{recipe['task']}-teacher") if teacher else ("finetune", recipe["task"])
+    bundle = f"{name}-teacher" if teacher else name
     return (
-        f"    python -m training finetune --task {recipe['task']}{_options(recipe)}\n"
-        f"    python -m export task --run runs/{recipe['name']} --bundle models/{name}\n\n"
+        f"    python -m training {command} --task {recipe['task']}{_options(recipe)}\n"
+        f"    python -m export task --run runs/{run} --bundle models/{bundle}\n\n"
         f"{made['rows']:,} training rows, {recipe['optimisation']['epochs']} passes; the last pass is kept, "
         "whatever the dev set said of others."
     )
@@ -69,7 +78,12 @@ def _how(manifest: Mapping[str, Any]) -> str:
 def _options(recipe: Mapping[str, Any]) -> str:
     """Give what the command line had besides the task: own tables and columns are the user's to name."""
     table = "" if recipe["task"] in TASKS else " --train TABLE --text COLUMN"
-    return table + (" --frozen" if recipe["encoder_rate"] == 0 else "")
+    frozen = " --frozen" if recipe.get("encoder_rate") == 0 else ""
+    scratch = " --scratch" if "scratch" in recipe.get("from", {}) else ""
+    learnt = f" --teacher runs/{recipe['taught_by']['run']}" if "taught_by" in recipe else ""
+    own = f" --teacher {recipe['teacher']}" if recipe.get("teacher", PACKAGE_NAME) != PACKAGE_NAME else ""
+    transfer = " --transfer FILE" if recipe.get("transfer_rows") else ""
+    return f"{table}{frozen}{scratch}{learnt}{transfer}{own} --seed {recipe['seed']}"
 
 
 def _figures(manifest: Mapping[str, Any]) -> str:

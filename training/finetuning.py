@@ -141,7 +141,7 @@ def _followed(recipe: FinetuneRecipe, teaching: Teaching | None) -> dict[str, An
     if teaching is None:
         return {name: value for name, value in plain.items() if name != "distillation"}
     teacher = {"run": teaching.teacher.name, "fingerprint": teaching.teacher.fingerprint}
-    return {**plain, "teacher": teacher, "transfer_rows": len(teaching.transfer)}
+    return {**plain, "taught_by": teacher, "transfer_rows": len(teaching.transfer)}
 
 
 def from_scratch(start: Start, seed: int) -> Start:

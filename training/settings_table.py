@@ -93,7 +93,7 @@ def setting_of(recipe: dict[str, Any], facts: dict[str, Any]) -> str:
     if facts.get("role") == "teacher":
         return "fine-tuned teacher"
     start = "student from scratch" if "scratch" in recipe["from"] else "student + approximation"
-    if "teacher" in recipe:
+    if "taught_by" in recipe:
         return f"{start} + task distillation"
     return f"{start}, head alone" if recipe["encoder_rate"] == 0 else start
 

@@ -44,7 +44,8 @@ def test_encoders_are_found_by_role_and_tasks_by_name_and_role(tmp_path: Path, l
         (lambda found: found.encoder("pupil"), "no such model; there are student and teacher"),
         (
             lambda found: found.task("mood", "teacher"),
-            "no teacher is loaded for mood; a bundle of this task with the role `teacher`",
+            "no teacher is loaded for mood; `python -m training finetune-teacher --task mood`, then "
+            "`python -m export task --run runs/mood-teacher`, makes one",
         ),
         (lambda found: found.task("food", "student"), "no such task; loaded are: mood"),
     ],

@@ -75,7 +75,7 @@ def test_a_teacher_classifier_answers_when_it_is_loaded(client: TestClient) -> N
     assert answer.json()["model"] == "teacher"
     refused = client.post("/classify/same", json={"pairs": [["a", "b"]], "model": "teacher"})
     assert refused.status_code == 404
-    assert "role `teacher` in UNDERSTUDY_MODELS_DIR" in refused.json()["error"]["message"]
+    assert "finetune-teacher --task same" in refused.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(("task", "tokens"), [("same", 3 + 4 + 3 + 3), ("joined", 6 + 5)])

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +7,7 @@ import onnx
 import pytest
 import torch
 from torch import nn
+from transformers import BertConfig, BertModel
 
 from app.session import EncoderSession, HeadSession
 from export.graph import Scores, encoder_graph, head_graph, quantise
@@ -12,7 +15,7 @@ from training.encoding import encode
 from training.head import Head
 from training.recipe import StudentShape
 from training.student import Student
-from training.teacher import load_teacher
+from training.teacher import TeacherEncoder, load_teacher
 
 ROWS = [[2, 7, 8, 9, 3], [2, 3], [2, 5, 6, 5, 6, 5, 3], [2, 9, 3]]
 
@@ -85,3 +88,41 @@ def test_a_head_is_exported_with_its_activation(tmp_path: Path, texts: int, outp
     assert answer.shape == (5, outputs)
     if activation == "softmax":
         assert np.allclose(answer.sum(axis=1), 1, atol=1e-6)
+
+
+def wide_bert(separator: int | None) -> TeacherEncoder:
+    """A BERT of one layer that takes 512 tokens."""
+    torch.manual_seed(0)
+    sizes = BertConfig(
+        vocab_size=30,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=512,
+        initializer_range=0.5,
+    )
+    bert = BertModel(sizes, add_pooling_layer=False)
+    return TeacherEncoder(bert, "mean", normalise=False, separator=separator).eval()
+
+
+@pytest.mark.parametrize("make", [student, partial(wide_bert, None), partial(wide_bert, 3)])
+def test_rows_and_tokens_may_be_as_few_as_one_and_as_many_as_a_model_takes(
+    tmp_path: Path, make: Callable[[], nn.Module]
+):
+    model, rng = make(), np.random.default_rng(0)
+    served = session(tmp_path, encoder_graph(model))
+    for rows, tokens in ((1, 1), (1, 512), (256, 1), (256, 512)):
+        ids = rng.integers(3, 30, (rows, tokens)).tolist()
+        ids[0] = ids[0][: max(1, tokens // 2)]  # one row is padded
+        chosen = [0, rows // 2, rows - 1]
+        assert np.allclose(served.run(ids)[chosen], encode(model, [ids[row] for row in chosen]), atol=1e-4)
+
+
+def test_token_types_are_derived_in_the_graph_from_the_first_separator(tmp_path: Path):
+    joined, plain = wide_bert(3), wide_bert(None)
+    pair, single = [2, 7, 3, 8, 9, 3], [2, 7, 8, 9, 3]
+    served = session(tmp_path, encoder_graph(joined))
+    assert np.allclose(served.run([pair, single]), encode(joined, [pair, single]), atol=1e-5)
+    assert np.allclose(encode(joined, [single]), encode(plain, [single]), atol=1e-6)
+    assert not np.allclose(encode(joined, [pair]), encode(plain, [pair]), atol=1e-2)

@@ -10,7 +10,7 @@ from app.tokenizer import Tokenizer
 from export import packed_encoder
 from export.packing import export_student, export_task, export_teacher
 from export.parity import ParityError
-from training.checkpoint import Run
+from training.checkpoint import Run, RunError
 from training.encoding import encode
 from training.finetuning import finetune, load_start
 from training.glue import TASKS, read_dev, read_train
@@ -84,7 +84,7 @@ def test_a_frozen_task_is_a_head_on_its_base_and_answers_with_it(student: Run, c
     bundle = export_task(run, tmp_path / "sst2")
     assert not bundle.has_encoder
     assert bundle.manifest.base == bundle.manifest.space == base.manifest.space
-    assert "finetune --task sst2 --frozen\n" in (bundle.folder / "README.md").read_text()
+    assert "finetune --task sst2 --frozen --seed 1\n" in (bundle.folder / "README.md").read_text()
     canary, reader = bundle.canary(), Tokenizer(base.path(TOKENIZER), base.manifest.max_tokens)
     vectors = EncoderSession(base.path(MODEL)).run([reader.rows([canary.inputs[0]])[0].ids])
     assert np.allclose(HeadSession(bundle.path(HEAD)).run(vectors[None])[0], canary.outputs[0], atol=1e-5)
@@ -95,6 +95,23 @@ def test_a_frozen_task_needs_its_base_beside_it(student: Run, corpus: Path, tmp_
     run = sst2(base.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=0.0)
     with pytest.raises(BundleError, match=f"no bundle in .* has the encoder with space {base.manifest.space}"):
         export_task(run, tmp_path / "elsewhere" / "sst2")
+
+
+def test_a_task_is_exported_only_from_a_finished_run_of_one(student: Run, corpus: Path, tmp_path: Path):
+    with pytest.raises(RunError, match="holds an encoder: `python -m export student`"):
+        export_task(student, tmp_path / "sst2")
+    run = sst2(student.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=1.0)
+    (run.folder / "metrics.jsonl").unlink()
+    with pytest.raises(RunError, match="is not finished: 0 of 2 epochs"):
+        export_task(run, tmp_path / "sst2")
+
+
+def test_a_task_may_be_exported_in_float32(student: Run, corpus: Path, tmp_path: Path):
+    run = sst2(student.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=1.0)
+    manifest = export_task(run, tmp_path / "sst2", "float32").manifest
+    assert (manifest.role, manifest.precision) == ("student", "float32")
+    assert manifest.figures["sst2_dev_accuracy_float32"] == run.final_figures()["accuracy"]
+    assert not any(name.endswith("int8") for name in manifest.figures)
 
 
 def test_a_loss_in_int8_beyond_the_limit_stops_the_export(

@@ -97,7 +97,7 @@ def test_task_distillation_brings_the_student_to_its_teachers_answers(
     assert kept is not None
     assert len(kept[1]) == len(FILMS) + len(UNLABELLED)
     followed = run.recipe()
-    assert (followed["teacher"]["run"], followed["transfer_rows"]) == ("mood-teacher", 3)
+    assert (followed["taught_by"]["run"], followed["transfer_rows"]) == ("mood-teacher", 3)
     assert followed["distillation"]["kind"] == kind
 
 
