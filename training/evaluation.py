@@ -109,7 +109,13 @@ def evaluate(encoders: Mapping[str, Encode], measures: Sequence[Measure], notes:
         encoders: By column, the teacher first.
         measures: What to measure.
         notes: Passed on to the reader.
+
+    Raises:
+        TaskError: every measure is missing.
     """
+    missing = tuple(f"{measure.rows[0].title}: {measure.missing}" for measure in measures if measure.missing)
+    if len(missing) == len(measures):
+        raise TaskError(f"there is nothing to measure: {'; '.join(missing)}")
     texts = sorted(dict.fromkeys(text for measure in measures for text in measure.texts), key=len)
     places = {text: place for place, text in enumerate(texts)}
     had = [measure for measure in measures if not measure.missing]
@@ -125,7 +131,7 @@ def evaluate(encoders: Mapping[str, Encode], measures: Sequence[Measure], notes:
         columns=tuple(encoders),
         rows=tuple(row for measure in had for row in measure.rows),
         figures=tuple(zip(*by_column, strict=True)),
-        missing=tuple(f"{measure.rows[0].title}: {measure.missing}" for measure in measures if measure.missing),
+        missing=missing,
         notes=tuple(notes),
     )
 

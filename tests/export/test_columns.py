@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from app.bundle import read_bundle
 from export.columns import TEACHER, bundle_encoder, columns, task_answers, weights_encoder
 from export.packing import export_student, export_task
+from training.__main__ import main
 from training.checkpoint import Run, RunError
 from training.finetuning import finetune, load_start
 from training.recipe import DistillRecipe, FinetuneRecipe, Optimisation
@@ -70,6 +72,22 @@ def test_a_task_on_a_shared_encoder_answers(models: Path):
     answers = task_answers(models)
     assert list(answers) == ["mood"]
     assert answers["mood"]([("good film",), ("bad film",)]).argmax(axis=1).tolist() == [1, 0]
+
+
+def test_the_trainers_evaluate_shows_a_bundle_and_the_tasks_beside_it(
+    models: Path, small_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    folder = tmp_path / "user-task" / "mood"
+    folder.mkdir(parents=True)
+    rows = "".join(f"the {word} film sat on mat {'very ' * n}\t{word}\n" for n in range(5) for word in ("good", "bad"))
+    for name in ("train", "dev"):
+        (folder / f"{name}.tsv").write_text(f"text\tlabel\n{rows}")
+    options = ["--bundle", str(models / "student"), "--teacher", str(small_bert), "--data", str(tmp_path)]
+    assert main(["evaluate", *options, "--cache", str(tmp_path / "cache")]) == 0
+    shown = capsys.readouterr().out
+    assert "|  | teacher float32 | student float32 | student int8 |\n" in shown
+    assert re.search(r"\| mood, accuracy, from 10 of 10 training rows \(10 dev rows\)( \| [01]\.\d{4}){3} \|", shown)
+    assert "## Tasks\n\n|  | bundle |\n| --- | ---: |\n| mood dev, accuracy (10 rows) | " in shown
 
 
 def test_what_is_no_encoder_is_refused_in_words(models: Path, teacher: Teacher, tmp_path: Path):
