@@ -1,16 +1,28 @@
-"""How many cores this process may really use: the machine's count is wrong in a container and under taskset."""
+"""How many cores this process may really use, and how much memory it holds.
+
+The machine's count of cores is wrong in a container and under taskset.
+"""
 
 import math
 import os
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+STATM = Path("/proc/self/statm")
 
 
 def usable_cores(cgroup: Path = CGROUP) -> int:
     """Count the cores of the affinity mask, or fewer where a cgroup's quota allows fewer; at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(allowed, _quota(cgroup))))
+
+
+def resident_bytes() -> int:
+    """Tell the memory that this process holds; 0 where the system has no /proc."""
+    try:
+        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def _quota(cgroup: Path) -> float:

@@ -170,6 +170,16 @@ class Metrics:
             )
             for name in ("unknown_ratio", "mean_tokens")
         }
+        self.cpu = Counter("understudy_cpu_seconds_total", "CPU time used", registry=registry)
+        self.resident = Gauge(
+            "understudy_resident_bytes", "Memory held", multiprocess_mode="livesum", registry=registry
+        )
+        self.lag = Gauge(
+            "understudy_lag_seconds",
+            "How late the event loop runs what is due",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
         self._model_info = Gauge(
             "understudy_model_info",
             "1 for each bundle that is loaded",

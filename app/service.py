@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 from app.batcher import Limits
 from app.bundle import BundleError
 from app.canary import CanaryError
-from app.cores import usable_cores
+from app.cores import resident_bytes, usable_cores
 from app.errors import OverloadedError, ReloadError, UnavailableError
 from app.metrics import MODELS, Metrics
 from app.registry import Catalogue, describe, load_catalogue
@@ -72,6 +73,7 @@ class Service:
         self.failure: str | None = None
         self.in_flight = 0
         self.lag = 0.0
+        self._cpu_seconds = 0.0  # that were reported
         self._crew = crew
         self._catalogue: Catalogue | None = None
         self._background: list[asyncio.Task[None]] = []
@@ -229,10 +231,18 @@ class Service:
             self.lag = loop.time() - due
 
     def report(self) -> None:
-        """Set what no event reports: the queues' ages, and drift."""
+        """Set what no event reports: the queues' ages, resources, and drift."""
         self._report_queues()
+        self._report_resources()
         if self._catalogue:
             self._report_drift(self._catalogue)
+
+    def _report_resources(self) -> None:
+        used = time.process_time()
+        self.metrics.cpu.inc(used - self._cpu_seconds)
+        self._cpu_seconds = used
+        self.metrics.resident.set(resident_bytes())
+        self.metrics.lag.set(self.lag)
 
     def _report_queues(self) -> None:
         engines = self._catalogue.engines if self._catalogue else []

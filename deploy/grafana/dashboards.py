@@ -39,6 +39,7 @@ class Panel:
         decimals: Digits after the point.
         empty: What a number's place says while there is nothing to count.
         columns: For a table: its labels, in order.
+        width: On the grid, 24 wide; without it, the row's panels share what is left.
     """
 
     title: str
@@ -51,11 +52,12 @@ class Panel:
     decimals: int | None = None
     empty: str = "no traffic"
     columns: tuple[str, ...] = ()
+    width: int | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """Panels side by side, of equal width."""
+    """Panels side by side."""
 
     title: str
     panels: tuple[Panel, ...]
@@ -72,6 +74,7 @@ def latency(model: str) -> Panel:
         unit="s",
         note="Whole requests of the last five minutes that were answered with 200. Mind the axis: it is logarithmic.",
         log=True,
+        width=6,
     )
 
 
@@ -120,12 +123,60 @@ ROWS = (
                 kind="stat",
                 decimals=1,
                 empty="needs traffic to both",
+                width=3,
             ),
             Panel(
                 "Throughput",
                 (Query("sum by (model) (rate(understudy_batch_rows_sum[$__rate_interval]))", "{{model}}"),),
                 unit="suffix: sentences/s",
                 note="Sentences that came out of a model, a pair counting as two where its halves are encoded apart.",
+                width=4,
+            ),
+            Panel(
+                "Fidelity",
+                (
+                    Query('understudy:fidelity:mean{task=""}', "{{measure}}"),
+                    Query('understudy:fidelity:mean{task!=""}', "{{measure}} on {{task}}"),
+                ),
+                note="How alike the teacher answered what the shadow showed it in the last half hour: 1 is the same. "
+                "The number of samples, below, says how much to trust it.",
+                decimals=3,
+                empty="nothing compared yet",
+            ),
+        ),
+    ),
+    Row(
+        "Fidelity",
+        (
+            Panel(
+                "Samples of the last half hour",
+                (
+                    Query('understudy:fidelity:samples{task=""}', "{{measure}}"),
+                    Query('understudy:fidelity:samples{task!=""}', "{{measure}} on {{task}}"),
+                ),
+                note="Rows for the cosine, groups of 32 rows for the rank agreement, inputs for labels.",
+                decimals=0,
+            ),
+            Panel(
+                "Cosine of student and teacher",
+                tuple(
+                    Query(
+                        f"histogram_quantile({share}, sum by (le) (increase(understudy_shadow_cosine_bucket[30m])))"
+                        " >= -1",
+                        legend,
+                    )
+                    for share, legend in ((0.1, "lowest tenth below"), (0.5, "median"), (0.9, "highest tenth above"))
+                ),
+                note="Over the rows of the last half hour; as fine as the histogram's buckets.",
+                decimals=3,
+                empty="nothing compared yet",
+            ),
+            Panel(
+                "Shadow",
+                (Query("sum by (outcome) (rate(understudy_shadow_rows_total[$__rate_interval]))", "{{outcome}}"),),
+                unit="suffix: rows/s",
+                note="Of the sample, answered by the teacher or dropped: busy, since the student had a queue; "
+                "queue_full, since the shadow may take only UNDERSTUDY_SHADOW_CPU_SHARE of the cores.",
             ),
         ),
     ),
@@ -177,6 +228,62 @@ ROWS = (
                 ),
                 unit="reqps",
                 note="Every answer other than 200, the clients' own mistakes included.",
+            ),
+        ),
+    ),
+    Row(
+        "Resources",
+        (
+            Panel(
+                "CPU",
+                (Query("sum(rate(understudy_cpu_seconds_total[$__rate_interval]))", "cores in use"),),
+                unit="suffix: cores",
+                decimals=2,
+            ),
+            Panel("Memory", (Query("sum(understudy_resident_bytes)", "resident"),), unit="bytes"),
+            Panel(
+                "Event loop's lateness",
+                (Query("max(understudy_lag_seconds)", "late"),),
+                unit="s",
+                note="How late the process reads requests; beyond UNDERSTUDY_LAG_SECONDS new ones are refused.",
+            ),
+        ),
+    ),
+    Row(
+        "Drift from what the models were made for",
+        (
+            Panel(
+                "Distances from the baseline",
+                (
+                    Query("max by (model, task) (understudy_drift_vector_distance)", "{{model}} {{task}} mean vector"),
+                    Query("max by (model, task) (understudy_drift_length_distance)", "{{model}} {{task}} lengths"),
+                    Query("max by (model, task) (understudy_drift_prior_distance)", "{{model}} {{task}} labels"),
+                ),
+                note="Of the rows of the last five minutes; 0 is the same. Alerts begin at 0.5, for labels at 0.2.",
+                decimals=3,
+                width=9,
+            ),
+            Panel(
+                "Unknown tokens",
+                (
+                    Query("max by (model, task) (understudy_drift_unknown_ratio)", "{{model}} {{task}}"),
+                    Query("max by (model, task) (understudy_baseline_unknown_ratio)", "{{model}} {{task}} baseline"),
+                ),
+                unit="percentunit",
+            ),
+            Panel(
+                "Tokens in a sentence",
+                (
+                    Query("max by (model, task) (understudy_drift_mean_tokens)", "{{model}} {{task}}"),
+                    Query("max by (model, task) (understudy_baseline_mean_tokens)", "{{model}} {{task}} baseline"),
+                ),
+                decimals=1,
+            ),
+            Panel(
+                "Rows that this rests on",
+                (Query("sum by (model, task) (understudy_drift_rows)", "{{model}} {{task}}"),),
+                note="Of the last five minutes, at most 256 a second. Alerts wait for 500.",
+                decimals=0,
             ),
         ),
     ),
@@ -258,10 +365,13 @@ def _panels() -> Iterator[dict[str, Any]]:
     for row in ROWS:
         place = {"x": 0, "y": top, "w": WIDTH, "h": 1}
         yield {"type": "row", "title": row.title, "collapsed": False, "gridPos": place, "panels": []}
-        width = WIDTH // len(row.panels)
-        for column, panel in enumerate(row.panels):
-            place = {"x": column * width, "y": top + 1, "w": width, "h": HEIGHT}
-            yield {**_panel(panel), "gridPos": place}
+        fixed = [panel.width for panel in row.panels if panel.width]
+        shared = (WIDTH - sum(fixed)) // max(1, len(row.panels) - len(fixed))
+        left = 0
+        for panel in row.panels:
+            width = panel.width or shared
+            yield {**_panel(panel), "gridPos": {"x": left, "y": top + 1, "w": width, "h": HEIGHT}}
+            left += width
         top += 1 + HEIGHT
 
 

@@ -1,13 +1,21 @@
 import json
+from collections.abc import Iterator
+from copy import deepcopy
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from app.metrics import MODEL_ROUTES, MODELS
 from deploy.grafana import dashboards
 
 GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana"
+register_default_plugins()  # so that each panel and query is read as its own kind
 SHIPPED = json.loads(dashboards.FILE.read_text())
 
 
@@ -17,11 +25,12 @@ def test_the_shipped_dashboard_is_what_the_script_writes(tmp_path):
     assert dashboards.FILE.read_text() == fresh, "python -m deploy.grafana.dashboards writes it anew"
 
 
-def test_the_first_row_shows_both_models_the_speed_up_and_the_throughput():
+def test_the_first_row_shows_both_models_the_speed_up_the_throughput_and_the_fidelity():
     first = dashboards.ROWS[0].panels
     assert [panel.title.partition(":")[0].lower() for panel in first[:2]] == list(MODELS)
-    assert [panel.kind for panel in first] == ["timeseries", "timeseries", "stat", "timeseries"]
+    assert [panel.kind for panel in first] == ["timeseries", "timeseries", "stat", "timeseries", "timeseries"]
     assert "speedup" in first[2].queries[0].expr
+    assert "fidelity" in first[4].queries[0].expr
 
 
 def test_every_route_that_runs_a_model_can_be_chosen():
@@ -45,6 +54,40 @@ def test_ids_are_unique_and_every_panel_is_of_a_kind_that_grafana_ships():
     ids = [panel["id"] for panel in SHIPPED["panels"]]
     assert len(set(ids)) == len(ids)
     assert {panel["type"] for panel in SHIPPED["panels"]} <= {"row", "timeseries", "stat", "table"}
+
+
+def test_grafanas_own_types_know_every_key_of_it():
+    """Read into Grafana's types and written again, nothing may be lost or changed: a misspelt key would be."""
+    written = json.loads(JSONEncoder().encode(Dashboard.from_json(SHIPPED)))
+    assert not list(lost(SHIPPED, written))
+
+
+@pytest.mark.parametrize(
+    "misspelt",
+    [
+        lambda board: board.__setitem__("refesh", "5s"),
+        lambda board: board["panels"][1]["gridPos"].__setitem__("width", 3),
+        lambda board: board["panels"][1]["options"]["legend"].__setitem__("displaymode", "table"),
+        lambda board: board["panels"][1]["fieldConfig"]["defaults"].__setitem__("units", "s"),
+        lambda board: board["panels"][1]["targets"][0].__setitem__("legend", "p50"),
+    ],
+)
+def test_a_misspelt_key_is_noticed(misspelt):
+    board = deepcopy(SHIPPED)
+    misspelt(board)
+    assert len(list(lost(board, json.loads(JSONEncoder().encode(Dashboard.from_json(board)))))) == 1
+
+
+def lost(sent: Any, kept: Any, place: str = "") -> Iterator[str]:
+    """Name what was sent and is not kept; what was added is Grafana's default."""
+    if isinstance(sent, dict) and isinstance(kept, dict):
+        for key, value in sent.items():
+            yield from lost(value, kept[key], f"{place}.{key}") if key in kept else [f"{place}.{key}"]
+    elif isinstance(sent, list) and isinstance(kept, list) and len(sent) == len(kept):
+        for number, (one, other) in enumerate(zip(sent, kept, strict=True)):
+            yield from lost(one, other, f"{place}[{number}]")
+    elif sent != kept:
+        yield place
 
 
 def test_every_query_asks_the_provisioned_datasource():

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.metrics import MODEL_ROUTES, Metrics
+from app.drift import RowCounter, baseline_of
+from app.metrics import DRIFT, MODEL_ROUTES, Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = [
@@ -20,6 +22,7 @@ RULES = [
     for rule in group["rules"]
 ]
 DASHBOARDS = [json.loads(file.read_text()) for file in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))]
+BASELINE = baseline_of(RowCounter(None, 1).count([[1]], np.ones((1, 1), np.float32)))
 SCRAPES = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
 
 STRING = r'"(?:\\.|[^"\\])*"'
@@ -64,6 +67,9 @@ def exported() -> list[Series]:
     """Every series that the service exports before its first request, and those that Prometheus itself makes."""
     metrics = Metrics()
     metrics.show_models([("student", "student", "0" * 16, "0" * 64)])
+    metrics.show_task("sst2")
+    metrics.show_baseline("student", "sst2", BASELINE)
+    metrics.show_drift("student", "sst2", dict.fromkeys(DRIFT, 0.0))
     families = text_string_to_metric_families(metrics.exposition().decode())
     series = [Series(sample.name, dict(sample.labels)) for family in families for sample in family.samples]
     series += [Series("up", {"job": scrape["job_name"]}) for scrape in SCRAPES]

@@ -3,6 +3,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,3 +21,10 @@ def test_prometheus_accepts_its_configuration_and_rules():
 
 def test_rules_and_alerts_do_what_they_promise():
     promtool("test", "rules", "tests/deploy/rules.test.yml")
+
+
+def test_every_alert_has_fired_in_a_test():
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/rules/alerts.yml").read_text())["groups"]
+    tests = yaml.safe_load((ROOT / "tests/deploy/rules.test.yml").read_text())["tests"]
+    fired = {each["alertname"] for test in tests for each in test.get("alert_rule_test", ()) if each.get("exp_alerts")}
+    assert fired == {rule["alert"] for group in rules for rule in group["rules"]}
