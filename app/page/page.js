@@ -40,7 +40,7 @@ const EXAMPLES = {
 const MODELS = ["student", "teacher"];
 const SHOWN = 12; // sentences in a matrix: more could not be read
 const ALIGNED = 8; // sentences whose list fits beside three matrices
-const RUNS = 5; // comparisons, of which the median is shown
+const RUNS = 5; // of which the median is shown
 const RUNS_MS = 500; // but none begins after this
 const POLL_MS = 5000;
 const WAIT_MS = 1500; // while the service is not ready
@@ -180,8 +180,8 @@ function showSimilarity(sentences, vectors, cosines) {
 
 function showSpeed(count, timings, lead, runs) {
   const longest = Math.max(...timings.map((timing) => timing?.milliseconds ?? 0));
-  at("lead").textContent = lead ? `${lead.toFixed(lead < 100 ? 1 : 0)}×` : "–";
-  at("lead-words").textContent = lead ? "the teacher’s speed" : "no teacher to compare with";
+  at("lead").textContent = lead ? `${lead.toFixed(lead < 100 ? 1 : 0)}×` : milliseconds(timings[0].milliseconds);
+  at("lead-words").textContent = lead ? "the teacher’s speed" : "by the student alone";
   at("bars").replaceChildren(
     ...MODELS.flatMap((model, place) => {
       const timing = timings[place];
@@ -210,15 +210,17 @@ async function compare(sentences) {
   const copies = [copyButton("Copy student’s curl", curl("encode", ours))];
   if (manifests.teacher) {
     const teacher = await ask("encode", theirs);
-    const [median, runs] = await medianRun({ sentences });
+    const both = async () => (await ask("compare", { sentences })).content;
+    const [median, runs] = await medianRun(both, (run) => run.speed_up);
     showSpeed(sentences.length, [median.student, median.teacher], median.speed_up, runs);
     showSimilarity(sentences, [vectors, teacher.content.embeddings], median.results.map((result) => result.cosine));
     at("speed-curl").replaceChildren(copyButton("Copy curl", curl("compare", { sentences })));
     copies.push(copyButton("Copy teacher’s curl", curl("encode", theirs)));
   } else {
-    const { tokenize, queue, inference } = student.stages;
-    const { precision } = manifests.student;
-    showSpeed(sentences.length, [{ precision, milliseconds: tokenize + queue + inference }, null], null, 1);
+    const alone = async () => (await ask("encode", ours)).stages;
+    const total = ({ tokenize, queue, inference }) => tokenize + queue + inference;
+    const [median, runs] = await medianRun(alone, total);
+    showSpeed(sentences.length, [{ precision: manifests.student.precision, milliseconds: total(median) }, null], null, runs);
     showSimilarity(sentences, [vectors, null], null);
     at("speed-curl").replaceChildren();
     notes.push(await refusal("encode", theirs));
@@ -228,13 +230,13 @@ async function compare(sentences) {
   return `${many(sentences.length, "sentence")} compared. ${at("lead").textContent} ${at("lead-words").textContent}.`;
 }
 
-/** Of a few comparisons the one whose speed-up is the median, and how many there were: one alone may meet a busy moment. */
-async function medianRun(asked) {
+/** Of a few runs the one with the median value, and how many there were: one alone may meet a busy moment. */
+async function medianRun(once, value) {
   const runs = [];
   const begun = performance.now();
-  do runs.push((await ask("compare", asked)).content);
+  do runs.push(await once());
   while (runs.length < RUNS && performance.now() - begun < RUNS_MS);
-  runs.sort((one, other) => one.speed_up - other.speed_up);
+  runs.sort((one, other) => value(one) - value(other));
   return [runs[Math.floor((runs.length - 1) / 2)], runs.length];
 }
 

@@ -62,7 +62,7 @@ async function send(path, content) {
 }
 
 async function explain(answer) {
-  if (answer.status === 401) return key ? "It refused the one that was given." : "Give it below, then compare again.";
+  if (answer.status === 401) return key ? "It refused the one that was given." : "Give it below.";
   const told = await answer.json().catch(() => null); // a proxy in between may answer in HTML
   const message = sentence(told?.error?.message ?? `status ${answer.status}, without a reason`);
   const seconds = answer.headers.get("retry-after");
