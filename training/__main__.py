@@ -59,12 +59,11 @@ def finetune(options: argparse.Namespace) -> None:
     from training.finetuning import finetune as fine
     from training.finetuning import from_scratch, load_start
 
+    require_consistent(options)
     own = RECIPES / f"{options.task}.toml"
     recipe = seeded(
         read_recipe(options.recipe or (own if own.is_file() else RECIPES / "task.toml"), FinetuneRecipe), options
     )
-    if options.frozen and options.scratch:
-        raise RecipeError("--frozen keeps an encoder as it was trained, and with --scratch nothing was: leave one out")
     if options.frozen:
         recipe = replace(recipe, encoder_rate=0.0)
     if options.scratch:
@@ -78,6 +77,16 @@ def finetune(options: argparse.Namespace) -> None:
         show(fine(recipe, task, train, dev, start, run, peers, teaching(options, recipe.seed, task, train, dev)), run)
 
 
+def require_consistent(options: argparse.Namespace) -> None:
+    """Raises RecipeError for options of `finetune` of which one would be passed over."""
+    if options.frozen and options.scratch:
+        raise RecipeError("--frozen keeps an encoder as it was trained, and with --scratch nothing was: leave one out")
+    if options.transfer and not options.teacher:
+        raise RecipeError("--transfer names rows without labels: only a --teacher can answer them")
+    if not options.transfer and (options.transfer_text or options.transfer_rows is not None):
+        raise RecipeError("--transfer-text and --transfer-rows say how to read --transfer: name its files")
+
+
 def teaching(options: argparse.Namespace, seed: int, task: Task, train: Examples, dev: Examples) -> "Teaching | None":
     """Load the fine-tuned teacher and the transfer rows that the options name, if any."""
     from training.soft_targets import Teaching
@@ -85,8 +94,6 @@ def teaching(options: argparse.Namespace, seed: int, task: Task, train: Examples
     from training.tuned_teacher import load_tuned_teacher
 
     if options.teacher is None:
-        if options.transfer:
-            raise RecipeError("--transfer names rows without labels: only a --teacher can answer them")
         return None
     teacher = load_tuned_teacher(options.teacher)
     if not options.transfer:

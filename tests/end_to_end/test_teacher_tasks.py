@@ -102,3 +102,53 @@ def test_the_bundle_says_what_it_is_and_how_it_was_made(serve: Callable[..., Tes
     assert "python -m training finetune-teacher --task same" in card
     assert "python -m export task --run runs/same-teacher --bundle models/same-teacher" in card
     assert bundle.path(MODEL).stat().st_size > 0
+
+
+def test_a_student_learns_from_that_teacher_and_both_are_compared(
+    serve: Callable[..., TestClient], folder: Path, small_student: Path, capsys: pytest.CaptureFixture
+):
+    serve("alike", "--text", "a", "--text", "b", "--label", "mood")
+    (folder / "more.txt").write_text("the red cat\na good mat\nthe dog ran\na very bad film\n")
+    table = ["--train", str(folder / "rows.tsv"), "--dev", str(folder / "rows.tsv"), "--text", "a", "--text", "b"]
+    taught = ["--teacher", str(folder / "runs" / "alike-teacher"), "--transfer", str(folder / "more.txt")]
+    how = ["--label", "mood", "--from", str(small_student), "--recipe", str(folder / "quick.toml")]
+    runs = {f"alike-{seed}": str(seed) for seed in (1, 2)}
+    for name, seed in runs.items():
+        into = ["--seed", seed, "--into", str(folder / "runs" / name)]
+        assert train(["finetune", "--task", "alike", *table, *taught, *how, *into]) == 0
+    scratch = ["--scratch", "--into", str(folder / "runs" / "alike-scratch")]
+    assert train(["finetune", "--task", "alike", *table, *how, *scratch]) == 0
+    bundle = ["--bundle", str(folder / "models" / "alike")]
+    assert export(["task", "--run", str(folder / "runs" / "alike-1"), "--precision", "float32", *bundle]) == 0
+    card = (folder / "models" / "alike" / "README.md").read_text()
+    assert "--teacher runs/alike-teacher --transfer FILE --seed 1" in card
+
+    capsys.readouterr()
+    names = [str(folder / "runs" / name) for name in (*runs, "alike-scratch", "alike-teacher")]
+    assert train(["compare", *names, "--json", str(folder / "settings.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "| alike | student + approximation + task distillation | " in shown
+    rows = json.loads((folder / "settings.json").read_text())
+    assert [row["seeds"] for row in rows] == [[1], [1, 2], [1]]
+    assert rows[0]["setting"] == "student from scratch"
+
+    with TestClient(create_app(Settings(models_dir=folder / "models", drain_seconds=0))) as client:
+        client.portal.call(client.app.state.service.loaded.wait)
+        reply = client.post("/compare", json={"pairs": [["a good film", "a bad cat"]], "task": "alike"})
+    assert reply.status_code == 200, reply.text
+
+
+def test_stopping_an_export_is_one_line_and_leaves_nothing(
+    folder: Path, serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    serve("same", "--text", "a", "--text", "b", "--label", "mood")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("app.bundle._replace_folder", stop)
+    run, bundle = folder / "runs" / "same-teacher", folder / "elsewhere" / "same-teacher"
+    capsys.readouterr()
+    assert export(["task", "--run", str(run), "--bundle", str(bundle)]) == 130
+    assert capsys.readouterr().err == "stopped; no bundle was written, and one that was there is as it was\n"
+    assert not list(bundle.parent.iterdir())

@@ -18,6 +18,8 @@ from training.__main__ import main
         (["finetune", "--task", "mine", "--train", "a.tsv", "--text", "t"], "error: a.tsv is missing"),
         (["finetune", "--task", "sst2", "--recipe", "none.toml"], "error: cannot read the recipe none.toml"),
         (["finetune", "--task", "sst2", "--frozen", "--scratch"], "error: --frozen keeps an encoder as it was trained"),
+        (["finetune", "--task", "sst2", "--transfer-rows", "5"], "error: --transfer-text and --transfer-rows say how"),
+        (["finetune", "--task", "sst2", "--transfer", "a.txt"], "error: --transfer names rows without labels"),
         (["finetune-teacher", "--task", "sst2", "--data", "nowhere"], "error: nowhere/glue/SST-2/train.tsv is missing"),
         (["finetune-teacher", "--task", "sst2", "--recipe", "none.toml"], "error: cannot read the recipe none.toml"),
         (["compare", "nowhere"], "error: nowhere holds no complete run"),
@@ -75,6 +77,14 @@ def test_evaluate_writes_tables_and_plots(
     assert {"teacher float32", "student float32"} == set(found["rows"][0]["figures"])
     for name in ("learning-curves.png", "fidelity-by-length.png"):
         assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_to_measure_is_one_line(
+    small_bert: Path, small_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    nowhere = ["--data", str(tmp_path / "none"), "--cache", str(tmp_path)]
+    assert main(["evaluate", "--run", str(small_student), "--teacher", str(small_bert), *nowhere]) == 2
+    assert capsys.readouterr().err.startswith("error: there is nothing to measure: STS-B dev: ")
 
 
 def test_data_names_each_file_that_it_wrote(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
