@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from app.metrics import MODEL_ROUTES, MODELS
+from app.metrics import BOTH_MODELS, MODEL_ROUTES, MODELS
 
 FILE = Path(__file__).parent / "dashboards" / "understudy.json"
 DATASOURCE = {"type": "prometheus", "uid": "understudy-prometheus"}
+ROUTES = tuple(route for route in MODEL_ROUTES if route != BOTH_MODELS)
 WIDTH, HEIGHT = 24, 8  # Grafana's grid, and the height of a panel on it
 
 
@@ -344,12 +345,12 @@ def dashboard() -> dict[str, Any]:
 
 def _route_choice() -> dict[str, Any]:
     """The routes on which student and teacher can be compared: latencies of different routes are different things."""
-    options = [{"text": route, "value": route, "selected": route == MODEL_ROUTES[0]} for route in MODEL_ROUTES]
+    options = [{"text": route, "value": route, "selected": route == ROUTES[0]} for route in ROUTES]
     return {
         "name": "route",
         "label": "Route",
         "type": "custom",
-        "query": ",".join(MODEL_ROUTES),
+        "query": ",".join(ROUTES),
         "options": options,
         "current": options[0],
         "multi": False,
