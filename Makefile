@@ -39,9 +39,8 @@ $(EXPORT): $(VENV)/training ## models/student and models/sst2 from runs/
 	@$(BIN)/python -m export student --run runs/student
 	@$(BIN)/python -m export task --run runs/sst2
 
-bench: $(VENV)/development models/teacher/manifest.json ## quality and speed of the student beside its teacher
-	@$(BIN)/python -m training evaluate
-	@$(BIN)/python -m benchmarks.speed
+bench: $(VENV)/development models/teacher/manifest.json ## the student's speed beside its teacher and other servers (an hour)
+	@$(BIN)/python -m benchmarks
 
 clean: ## remove what the other commands made, but no run and no data
 	@rm -rf $(VENV) models/teacher .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -39,11 +39,16 @@ class Client:
         status, answer, _ = await self._call("GET", path, b"")
         return status, answer
 
+    def close(self) -> None:
+        """Close what is kept open."""
+        for _, writer in self._idle:
+            writer.close()
+        self._idle.clear()
+
     async def _call(self, method: str, path: str, body: bytes) -> tuple[int, bytes, float]:
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(
-            f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-        )
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         answered = await reader.readuntil(b"\r\n\r\n")
         lines = answered.decode().lower().split("\r\n")
         length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length:"))
