@@ -26,7 +26,7 @@ class Run:
     facts.json       what export needs to know: sizes, labels, where the rows came from
     tokenizer.json   the encoder's
     dev.json         what was held out: texts of the corpus, or the labelled rows that the task is scored on
-    soft_targets.npz task distillation only: the teacher's logits, and a key of teacher and rows
+    soft_targets.npz task distillation only: the teacher's logits so far, and a key of teacher and rows
     checkpoint.pt    the newest state, replaced as a whole
     metrics.jsonl    one JSON object per logged step
 

@@ -5,10 +5,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from tqdm import tqdm
+
 from training.checkpoint import Run, RunError
 from training.task import Task, TaskError
 from training.task_model import Logits, Texts, answer
 from training.tuned_teacher import TunedTeacher
+
+ROWS_BETWEEN_SAVES = 2048
 
 
 @dataclass(frozen=True)
@@ -33,20 +38,22 @@ class Teaching:
 
 
 def soft_targets(teacher: TunedTeacher, rows: Sequence[Texts], run: Run) -> Logits:
-    """Give the teacher's logits, float32 (rows, outputs), from the run where they are there already.
+    """Give the teacher's logits, float32 (rows, outputs); what the run holds of them already is not computed again.
 
     Raises:
         RunError: the run holds its answers to other rows.
     """
     key = hashlib.sha256(json.dumps([teacher.fingerprint, rows]).encode()).hexdigest()
-    kept = run.soft_targets()
-    if kept is None:
-        logits = answer(teacher.model, teacher.read(rows), progress=f"{teacher.name} answers")
-        run.save_soft_targets(key, logits)
-        return logits
-    if kept[0] != key:
+    kept, logits = run.soft_targets() or (key, np.empty((0, teacher.task.outputs), dtype=np.float32))
+    if kept != key:
         raise RunError(f"{run.folder} holds a teacher's answers to other rows: give another --into, or delete it")
-    return kept[1]
+    with tqdm(total=len(rows), initial=len(logits), desc=f"{teacher.name} answers", unit="row") as bar:
+        while len(logits) < len(rows):
+            some = rows[len(logits) : len(logits) + ROWS_BETWEEN_SAVES]
+            logits = np.concatenate([logits, answer(teacher.model, teacher.read(some))])
+            run.save_soft_targets(key, logits)
+            bar.update(len(some))
+    return logits
 
 
 def _shape(task: Task) -> str:

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from training.batches import Batches, Rows
 from training.checkpoint import Run
@@ -26,8 +25,6 @@ Texts = tuple[str, ...]
 Inputs = list[list[list[int]]]  # token ids of each sequence of each row: two for a pair encoded apart, else one
 Reader = Callable[[Sequence[Texts]], Inputs]
 Logits = NDArray[np.float32]
-
-ROWS_AT_ONCE = 1024
 
 
 class TaskModel(nn.Module):
@@ -80,17 +77,12 @@ def read_joined(tokenizer: Tokenizer, max_tokens: int) -> Reader:
 
 
 @torch.inference_mode()
-def answer(model: TaskModel, rows: Inputs, progress: str | None = None) -> Logits:
-    """Give a model's logits, float32 (rows, outputs); `progress` names the bar that is shown."""
+def answer(model: TaskModel, rows: Inputs) -> Logits:
+    """Give a model's logits in float32, (rows, outputs)."""
     model.eval()
-    answers: list[Logits] = []
-    with tqdm(total=len(rows), desc=progress, unit="row", disable=progress is None) as bar:
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            some = rows[first : first + ROWS_AT_ONCE]
-            vectors = encode(model.encoder, [ids for row in some for ids in row]).reshape(len(some), len(some[0]), -1)
-            answers.append(model.head(torch.from_numpy(vectors)).numpy())
-            bar.update(len(some))
-    return np.concatenate(answers)
+    vectors = encode(model.encoder, [ids for row in rows for ids in row]).reshape(len(rows), len(rows[0]), -1)
+    logits: Logits = model.head(torch.from_numpy(vectors)).numpy()
+    return logits
 
 
 def score(model: nn.Module, task: Task, examples: Examples, read: Reader) -> Figures:

@@ -13,7 +13,7 @@ from training.losses import logits_loss
 from training.recipe import FinetuneRecipe, Optimisation, RecipeError, SoftTargets, TeacherTaskRecipe
 from training.soft_targets import Teaching, soft_targets
 from training.task import Examples, Task, TaskError
-from training.task_model import answer, read_apart
+from training.task_model import Inputs, Logits, TaskModel, answer, read_apart
 from training.teacher import load_teacher
 from training.tuned_teacher import TunedTeacher, finetune_teacher, load_tuned_teacher
 
@@ -55,16 +55,25 @@ def test_answers_to_other_rows_are_not_taken_for_these(teacher: TunedTeacher, tm
         soft_targets(teacher, FILMS.texts, Run(tmp_path))
 
 
-def test_stopping_while_the_teacher_answers_leaves_nothing(
+def test_a_teacher_that_was_stopped_goes_on_where_it_was(
     teacher: TunedTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    asked: list[int] = []
 
-    monkeypatch.setattr("training.soft_targets.answer", stop)
+    def stopping(model: TaskModel, rows: Inputs) -> Logits:
+        asked.append(len(rows))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return answer(model, rows)
+
+    monkeypatch.setattr("training.soft_targets.ROWS_BETWEEN_SAVES", 10)
+    monkeypatch.setattr("training.soft_targets.answer", stopping)
     with pytest.raises(KeyboardInterrupt):
         soft_targets(teacher, FILMS.texts, Run(tmp_path))
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["soft_targets.npz"]
+    logits = soft_targets(teacher, FILMS.texts, Run(tmp_path))
+    assert asked == [10, 10, 10, 4]
+    assert np.allclose(logits, answer(teacher.model, teacher.read(FILMS.texts)), atol=1e-6)
 
 
 def test_the_loss_mixes_both_where_there_is_a_label_and_is_soft_alone_where_there_is_none(small_student: Path):

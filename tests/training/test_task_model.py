@@ -36,13 +36,6 @@ def test_a_model_answers_in_training_as_in_scoring():
     assert np.allclose(answer(model, ROWS), logits, atol=1e-6)
 
 
-def test_rows_are_answered_in_portions_as_at_once(monkeypatch):
-    model = pair_model()
-    whole = answer(model, ROWS)
-    monkeypatch.setattr("training.task_model.ROWS_AT_ONCE", 2)
-    assert np.allclose(answer(model, ROWS, progress="rows"), whole, atol=1e-6)
-
-
 def test_a_pair_is_read_apart_or_joined(small_bert: Path):
     tokenizer = load_teacher(str(small_bert)).tokenizer
     assert [list(map(len, row)) for row in read_apart(tokenizer, 48)(PAIRS)] == [[5, 5], [3, 5]]
