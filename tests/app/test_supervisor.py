@@ -109,3 +109,20 @@ def test_workers_end_when_their_supervisor_is_killed(start: Start) -> None:
     service.popen.kill()
     service.popen.wait()
     until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers))
+
+
+@pytest.mark.slow
+def test_one_worker_has_the_shadow_for_all_and_its_replacement_takes_it_over(start: Start) -> None:
+    service = start(workers=2, shadow_rate=0.5).wait_until()
+    kill_one(service)  # whichever of the two had it
+    service.wait_until()
+    shadowed = 'understudy_shadow_rows_total{outcome="answered"}'
+
+    def compared() -> bool:
+        assert service.encode(*["good film"] * 16) == 200
+        return total(service, shadowed) > 0
+
+    until(compared)
+    code, log = service.end()
+    assert code == 0
+    assert 1 <= log.count("shadow is off: its rate is 0") <= 2  # of three processes; the killed one had it or not

@@ -55,6 +55,14 @@ def test_the_student_stands_in_for_the_teacher_that_is_served(client: TestClient
     assert models["student"]["approximates"] == models["teacher"]["space"]
 
 
+@pytest.mark.parametrize(("name", "labels"), [("student", []), ("sst2", ["negative", "positive"])])
+def test_drift_is_measured_from_hundreds_of_rows(name: str, labels: list[str]):
+    baseline = read_bundle(MODELS / name).manifest.baseline
+    assert baseline is not None
+    assert baseline.rows >= 500
+    assert list(baseline.label_shares) == labels
+
+
 def test_sentiment_is_told(client: TestClient):
     films = {
         "A wonderful, moving and funny film.": "positive",
