@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from training.recipe import DistillRecipe, FinetuneRecipe, RecipeError, read_recipe
+from training.recipe import DistillRecipe, FinetuneRecipe, RecipeError, TeacherTaskRecipe, read_recipe
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 
@@ -27,6 +27,8 @@ def written(folder: Path, text: str) -> Path:
 def test_the_shipped_recipes_can_be_read():
     assert read_recipe(RECIPES / "student.toml", DistillRecipe).student.hidden == 256
     assert read_recipe(RECIPES / "sst2.toml", FinetuneRecipe).name == "sst2"
+    assert read_recipe(RECIPES / "task.toml", FinetuneRecipe).distillation.kind == "logits"
+    assert read_recipe(RECIPES / "teacher-task.toml", TeacherTaskRecipe).pooling == "own"
 
 
 def test_what_is_left_out_has_a_default(tmp_path: Path):
@@ -50,6 +52,13 @@ def test_an_error_names_the_file_and_the_key(tmp_path: Path, change: tuple[str, 
     with pytest.raises(RecipeError, match=message) as error:
         read_recipe(file, DistillRecipe)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("line", ["weight = 0", "weight = 1.5", "temperature = 0", 'kind = "hints"', "alpha = 0.5"])
+def test_task_distillation_that_cannot_be_is_refused(tmp_path: Path, line: str):
+    text = f'name = "t"\n[optimisation]\nepochs = 1\nlearning_rate = 1e-3\n[distillation]\n{line}\n'
+    with pytest.raises(RecipeError, match=f"distillation.{line.partition(' ')[0]}"):
+        read_recipe(written(tmp_path, text), FinetuneRecipe)
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
