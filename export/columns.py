@@ -65,13 +65,13 @@ def bundle_encoder(bundle: Bundle) -> PackedEncode:
 
 
 def task_answers(models: Path) -> dict[str, Answer]:
-    """Give the answers of every task bundle in a folder, by the bundle's name; raises RunError for a damaged one."""
+    """Give the answers of every student's task bundle in a folder, by name; raises RunError for a damaged one."""
     bundles = [_read(file.parent) for file in sorted(models.glob(f"[!.]*/{MANIFEST}"))]
     encoders = {bundle.manifest.space: bundle for bundle in bundles if bundle.has_encoder}
     return {
         bundle.manifest.name: _answer(bundle, encoders[bundle.manifest.base or bundle.manifest.space])
         for bundle in bundles
-        if bundle.manifest.kind != "encoder"
+        if bundle.manifest.kind != "encoder" and bundle.manifest.role == "student"
     }
 
 

@@ -14,6 +14,7 @@ from app.bundle import MODEL, read_bundle
 from app.main import create_app
 from app.settings import Settings
 from export.__main__ import main as export
+from export.columns import task_answers
 from training.__main__ import main as train
 from training.task_model import answer
 from training.tuned_teacher import load_tuned_teacher
@@ -132,6 +133,7 @@ def test_a_student_learns_from_that_teacher_and_both_are_compared(
     assert [row["seeds"] for row in rows] == [[1], [1, 2], [1]]
     assert rows[0]["setting"] == "student from scratch"
 
+    assert list(task_answers(folder / "models")) == ["alike"], "an evaluation of students holds no teacher"
     with TestClient(create_app(Settings(models_dir=folder / "models", drain_seconds=0))) as client:
         client.portal.call(client.app.state.service.loaded.wait)
         reply = client.post("/compare", json={"pairs": [["a good film", "a bad cat"]], "task": "alike"})
