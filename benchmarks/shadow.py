@@ -76,11 +76,12 @@ async def shadowed(client: Client) -> dict[str, int]:
 
 
 async def settled(client: Client) -> None:
-    """Wait until the shadow has nothing left to do: its work must not reach into the other service's turn."""
+    """Wait until the shadow has nothing left to do, so that it cannot reach into the other service's turn, and hang up."""
     before: dict[str, int] = {}
     while (now := await shadowed(client)) != before:
         before = now
         await asyncio.sleep(1)
+    client.close()  # the service would, by the next turn
 
 
 async def measure(models: Path, cores: set[int], pairs: int, seconds: float) -> bool:

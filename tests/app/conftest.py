@@ -35,7 +35,8 @@ def serve(models_dir: Path) -> Iterator[Callable[..., TestClient]]:
     with ExitStack() as stack:
 
         def start(**settings: object) -> TestClient:
-            defaults = {"models_dir": models_dir, "threads": 2, "drain_seconds": 0}
+            # lag is the machine's affair; tests may run on a busy one
+            defaults = {"models_dir": models_dir, "threads": 2, "drain_seconds": 0, "lag_seconds": 30}
             client = stack.enter_context(TestClient(create_app(Settings(**defaults | settings))))
             client.portal.call(client.app.state.service.loaded.wait)
             return client

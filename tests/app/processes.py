@@ -16,7 +16,7 @@ class Process:
 
     def __init__(self, port: int = 0, **settings: object) -> None:
         self.port = port or free_port()
-        chosen = {"port": self.port, "drain_seconds": 0.2, "threads": 2} | settings
+        chosen = {"port": self.port, "drain_seconds": 0.2, "threads": 2, "lag_seconds": 30} | settings
         names = {f"UNDERSTUDY_{name.upper()}": str(value) for name, value in chosen.items()}
         plain = {name: value for name, value in os.environ.items() if not name.startswith("UNDERSTUDY_")}
         self.log = TemporaryFile("w+")  # noqa: SIM115  (a pipe that nobody reads would fill up and hold the service)
