@@ -76,7 +76,7 @@ async def shadowed(client: Client) -> dict[str, int]:
 
 
 async def settled(client: Client) -> None:
-    """Wait until the shadow has nothing left to do, so that it cannot reach into the other service's turn, and hang up."""
+    """Wait until the shadow has nothing left to do that could reach into the other service's turn, and hang up."""
     before: dict[str, int] = {}
     while (now := await shadowed(client)) != before:
         before = now
