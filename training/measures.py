@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
+from threadpoolctl import threadpool_limits
 
 from training.encoding import Vectors
 from training.glue import TASKS
@@ -188,7 +189,8 @@ def _draws(rows: int, seeds: Sequence[int]) -> Iterator[NDArray[np.int64]]:
 def _probe_score(task: Task, train: Vectors, labels: Scores, dev: Vectors, truth: Scores) -> float:
     width = train.shape[1]
     head = Head(task.texts, width, task.outputs).eval()
-    fit_head(head, train.reshape(-1, task.texts, width), labels, task)
+    with threadpool_limits(1):  # matrices this small gain nothing from a second thread, and lose much on a busy machine
+        fit_head(head, train.reshape(-1, task.texts, width), labels, task)
     logits = head(torch.from_numpy(dev.reshape(-1, task.texts, width))).numpy()
     return task.score(truth, logits)[task.metrics[0]]
 
