@@ -226,9 +226,18 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--scratch", action="store_true", help="a student of that shape that approximated nothing")
     command.add_argument("--teacher", type=Path, metavar="RUN", help="task distillation: a run of finetune-teacher")
-    command.add_argument("--transfer", type=Path, nargs="+", metavar="FILE", help="rows without labels for --teacher")
     command.add_argument(
-        "--transfer-text", action="append", metavar="COLUMN", help="where their text stands; give it twice for pairs"
+        "--transfer",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="texts without labels for --teacher, in any form of a corpus; for pairs every two lines are one",
+    )
+    command.add_argument(
+        "--transfer-text",
+        action="append",
+        metavar="COLUMN",
+        help="column of their text; give it twice for a table of pairs",
     )
     command.add_argument("--transfer-rows", type=int, metavar="N", help="draw so many of them (default: all)")
     command.add_argument("--into", type=Path, help="folder of this run (default: runs/<task>)")
