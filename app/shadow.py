@@ -1,19 +1,23 @@
 """Shadow: the teacher answers a sample of what the student answered, off the response path, to show how faithful it is.
 
 It must not be felt. Rows wait in a small queue, and what does not fit is dropped and counted; they run one batch at a
-time, while the student has nothing waiting, on one thread of the lowest priority, which sleeps in proportion to the CPU
-time that it has used.
+time, while the student has nothing waiting, and after each batch the shadow sleeps in proportion to the CPU time used.
+
+The teacher runs on a thread of the lowest priority, and what is written in Python on another one: whoever holds
+Python's lock must not be kept from the cores, since the whole service would wait with it. SCHED_IDLE would be lower
+still, but beside other work it starves even the few microseconds for which the model's own call needs that lock.
 """
 
 import logging
 import math
 import os
 import random
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -29,8 +33,6 @@ from app.session import Vectors
 logger = logging.getLogger(__name__)
 
 QUEUE_ROWS = 64
-# Few batches rather than single rows: between them the thread holds Python's lock, and whoever waits for that lock then
-# waits at this thread's priority.
 BATCH_ROWS = 8
 RANKED_ROWS = 32  # 496 pairs to a rank agreement
 LOOK_SECONDS = 0.1
@@ -64,6 +66,8 @@ class Shadow:
         self._waiting: deque[Sample] = deque()
         self._ranked: list[tuple[Vectors, Vectors]] = []
         self._skip = self._gap() - 1  # rows to let pass before the next that is taken
+        self._cpu_seconds = 0.0  # that the teacher has used
+        self._lowest = ThreadPoolExecutor(1, "shadow-teacher", initializer=_take_lowest_priority)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -94,8 +98,9 @@ class Shadow:
         self._skip -= len(inputs)
 
     def close(self) -> None:
-        """End the thread after the batch that it is at; does not wait for that."""
+        """End the threads after the batch that they are at; does not wait for that."""
         self._closing.set()
+        self._lowest.shutdown(wait=False, cancel_futures=True)
 
     def _pairs(self, catalogue: Catalogue) -> list[tuple[Engine | Task, Judge]]:
         pairs: list[tuple[Engine | Task, Judge]] = []
@@ -129,15 +134,22 @@ class Shadow:
         self._metrics.shadow_rows.labels(outcome).inc(rows)
 
     def _work(self) -> None:
-        _take_lowest_priority()
         pause = LOOK_SECONDS
         while not self._closing.wait(pause):
             pause = LOOK_SECONDS
             if self._waiting and not self._is_busy():
-                began, used = time.perf_counter(), time.thread_time()
+                began, used = time.perf_counter(), self._used()
                 self._compare(self._next())
-                used, spent = time.thread_time() - used, time.perf_counter() - began
-                pause = max(LOOK_SECONDS, rest(used, spent, self._cores))
+                pause = max(LOOK_SECONDS, rest(self._used() - used, time.perf_counter() - began, self._cores))
+
+    def _used(self) -> float:
+        """CPU time of both threads so far, in seconds."""
+        return time.thread_time() + self._cpu_seconds
+
+    def _ask(self, teacher: Callable[[Sequence[Texts]], Vectors], texts: Sequence[Texts]) -> Vectors:
+        answers, used = self._lowest.submit(_timed, teacher, texts).result()
+        self._cpu_seconds += used
+        return answers
 
     def _next(self) -> list[Sample]:
         """Take the oldest rows that one judge can compare together; only this thread takes any."""
@@ -149,6 +161,8 @@ class Shadow:
     def _compare(self, batch: Sequence[Sample]) -> None:
         try:
             batch[0].judge([sample.texts for sample in batch], np.stack([sample.answer for sample in batch]))
+        except CancelledError:  # closing
+            return
         except Exception as error:  # nobody waits for these rows, and the next ones may do
             logger.warning("the shadow lost %d rows to %s", len(batch), type(error).__name__)
             self._count("failed", len(batch))
@@ -156,7 +170,7 @@ class Shadow:
             self._count("answered", len(batch))
 
     def _judge_vectors(self, teacher: Engine, texts: Sequence[Texts], ours: Vectors) -> None:
-        theirs = teacher.encode_now(texts)  # (rows, dimensions)
+        theirs = self._ask(teacher.encode_now, texts)  # (rows, dimensions)
         for cosine in cosines(ours, theirs):
             self._metrics.shadow_cosine.observe(cosine)
         self._ranked += zip(ours, theirs, strict=True)
@@ -167,7 +181,7 @@ class Shadow:
             self._ranked = []
 
     def _judge_labels(self, student: Task, teacher: Task, texts: Sequence[Texts], ours: Vectors) -> None:
-        theirs = teacher.score_now(texts)  # (rows, labels)
+        theirs = self._ask(teacher.score_now, texts)  # (rows, labels)
         for mine, other in zip(ours.argmax(axis=1), theirs.argmax(axis=1), strict=True):
             agree = student.manifest.labels[mine] == teacher.manifest.labels[other]
             self._metrics.shadow_label_agreement.labels(student.manifest.name, str(agree).lower()).inc()
@@ -178,8 +192,13 @@ def rest(used: float, spent: float, cores: float) -> float:
     return max(0.0, used / cores - spent)
 
 
+def _timed(teacher: Callable[[Sequence[Texts]], Vectors], texts: Sequence[Texts]) -> tuple[Vectors, float]:
+    """Give the teacher's answers, and the CPU time that this thread used for them."""
+    began = time.thread_time()
+    return teacher(texts), time.thread_time() - began
+
+
 def _take_lowest_priority() -> None:
-    """Let every other thread on the machine go before this one."""
-    with suppress(OSError, AttributeError):  # not everywhere allowed, nor known
+    """Let other threads go before this one, where the system has priorities of threads and not only of processes."""
+    if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # 0 is the calling thread
