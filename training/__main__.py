@@ -24,7 +24,7 @@ from training.checkpoint import Run, RunError
 from training.corpus import CorpusError
 from training.download import CORPUS_FILE, LAYOUT, DownloadError, fetch_corpus, fetch_glue
 from training.glue import TASKS, read_dev, read_train
-from training.peers import join_peers
+from training.peers import PeersError, join_peers
 from training.recipe import DistillRecipe, FinetuneRecipe, RecipeError, TeacherTaskRecipe, read_recipe
 from training.store import StoreError
 from training.table import Columns, read_task
@@ -41,7 +41,17 @@ Seeded = TypeVar("Seeded", FinetuneRecipe, TeacherTaskRecipe)
 RECIPES = Path(__file__).parent / "recipes"
 # Whatever a run's own seed: a teacher, its student and every seed set the same rows aside.
 DEV_SEED = 1
-EXPECTED = (RecipeError, CorpusError, TaskError, TeacherError, StoreError, TargetsError, RunError, DownloadError)
+EXPECTED = (
+    RecipeError,
+    CorpusError,
+    TaskError,
+    TeacherError,
+    StoreError,
+    TargetsError,
+    RunError,
+    DownloadError,
+    PeersError,
+)
 
 
 def distill(options: argparse.Namespace) -> None:
@@ -49,7 +59,7 @@ def distill(options: argparse.Namespace) -> None:
     from training.distillation import distil
 
     recipe = read_recipe(options.recipe, DistillRecipe)
-    with join_peers() as peers:
+    with join_peers(options.device) as peers:
         run = Run(options.into or Path("runs") / recipe.name, writes=peers.first)
         show(distil(recipe, options.data, options.cache, run, peers), run)
 
@@ -72,7 +82,7 @@ def finetune(options: argparse.Namespace) -> None:
     start = load_start(options.start)
     if options.scratch:
         start = from_scratch(start, recipe.seed)
-    with join_peers() as peers:
+    with join_peers(options.device) as peers:
         run = Run(options.into or Path("runs") / task.name, writes=peers.first)
         show(fine(recipe, task, train, dev, start, run, peers, teaching(options, recipe.seed, task, train, dev)), run)
 
@@ -110,7 +120,7 @@ def finetune_teacher(options: argparse.Namespace) -> None:
 
     recipe = seeded(read_recipe(options.recipe, TeacherTaskRecipe), options)
     task, train, dev = read_rows(options)
-    with join_peers() as peers:
+    with join_peers(options.device) as peers:
         run = Run(options.into or Path("runs") / f"{task.name}-teacher", writes=peers.first)
         show(fine(recipe, task, train, dev, load_teacher(options.teacher), run, peers), run)
 
@@ -201,15 +211,19 @@ def parser() -> argparse.ArgumentParser:
     data = Path(os.environ.get("DATA_DIR", "data"))
     shared.add_argument("--data", type=Path, default=data, help="folder of corpus/ and glue/ (DATA_DIR, else data/)")
     shared.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    trained = argparse.ArgumentParser(add_help=False, parents=[shared])
+    trained.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("distill", parents=[shared], help="approximate a teacher's sentence vectors")
+    command = commands.add_parser("distill", parents=[trained], help="approximate a teacher's sentence vectors")
     command.add_argument("--recipe", type=Path, default=RECIPES / "student.toml")
     command.add_argument("--into", type=Path, help="folder of this run (default: runs/<recipe's name>)")
     command.add_argument("--cache", type=Path, default=Path(".cache"), help="folder for teacher vectors")
     command.set_defaults(command=distill)
 
-    rows = argparse.ArgumentParser(add_help=False, parents=[shared])
+    rows = argparse.ArgumentParser(add_help=False, parents=[trained])
     rows.add_argument("--task", required=True, help=f"one of {', '.join(TASKS)}; or, with --train, a name for yours")
     rows.add_argument("--train", type=Path, help="a table of your own: .tsv, .csv or .jsonl")
     rows.add_argument("--dev", type=Path, help="rows to score it on (default: a tenth of --train, set aside)")

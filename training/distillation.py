@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from training.batches import Batches, Rows
 from training.checkpoint import Run, RunError
 from training.corpus import read_corpus
-from training.encoding import encode
+from training.encoding import device_of, encode
 from training.loop import fit, parameter_groups
 from training.losses import Loss, mixture
 from training.peers import ALONE, Peers
@@ -39,7 +39,8 @@ def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run, peers: Peer
     teacher = load_teacher(recipe.teacher, recipe.corpus.max_tokens)
     run.start(as_dict(recipe), teacher.tokenizer)
     torch.manual_seed(recipe.seed)
-    student = build_student(recipe.student, teacher.word_embeddings(), teacher.width)
+    student = build_student(recipe.student, teacher.word_embeddings(), teacher.width).to(peers.device)
+    teacher.encoder.to(peers.device)
     with peers.one_after_the_other():
         targets = label(teacher, list(texts), teacher.max_tokens, cache)
     train, held_out = split(targets.tokens.keys, recipe.corpus.held_out)
@@ -92,9 +93,11 @@ def split(keys: Keys, held_out: int) -> tuple[Rows, Rows]:
 
 def approximation(student: nn.Module, targets: Targets, loss: Loss) -> Callable[[Rows], Tensor]:
     """Give the loss of a batch: the student's vectors held against the teacher's."""
+    device = device_of(student)
 
     def loss_of(rows: Rows) -> Tensor:
-        return loss(student(targets.tokens.input_ids(rows)), torch.from_numpy(targets.expected(rows)))
+        expected = torch.from_numpy(targets.expected(rows)).to(device)
+        return loss(student(targets.tokens.input_ids(rows).to(device)), expected)
 
     return loss_of
 

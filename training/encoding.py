@@ -42,6 +42,11 @@ def batches_of_one_length(lengths: NDArray[np.int64], batch_tokens: int = BATCH_
             yield np.arange(low, min(low + step, stop))
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Say where a module's weights are."""
+    return next(module.parameters()).device
+
+
 @torch.inference_mode()
 def encode(encoder: nn.Module, rows: Sequence[Sequence[int]]) -> Vectors:
     """Encode rows of token ids with a teacher or a student in float32: (rows, width), in the order given."""
@@ -49,13 +54,14 @@ def encode(encoder: nn.Module, rows: Sequence[Sequence[int]]) -> Vectors:
         raise ValueError("there are no rows to encode")
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     order = np.argsort(lengths, kind="stable")
+    device = device_of(encoder)
     vectors = np.empty((len(rows), 0), dtype=np.float32)
     for batch in batches_of_one_length(lengths[order]):
         chosen = order[batch]
-        answer = encoder(torch.from_numpy(np.asarray([rows[row] for row in chosen], dtype=np.int64)))
+        answer = encoder(torch.from_numpy(np.asarray([rows[row] for row in chosen], dtype=np.int64)).to(device))
         if not vectors.shape[1]:
             vectors = np.empty((len(rows), answer.shape[1]), dtype=np.float32)
-        vectors[chosen] = answer.float().numpy()
+        vectors[chosen] = answer.float().cpu().numpy()
     return vectors
 
 

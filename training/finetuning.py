@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.batches import Rows
 from training.checkpoint import Run, RunError
-from training.encoding import encode
+from training.encoding import device_of, encode
 from training.head import Head, fit_head
 from training.losses import label_loss, soft_loss
 from training.peers import ALONE, Peers
@@ -86,7 +86,7 @@ def finetune(
     )
     run.save_dev(dev.plain())
     torch.manual_seed(recipe.seed)
-    model = TaskModel(start.student, Head(task.texts, width, task.outputs, recipe.dropout))
+    model = TaskModel(start.student, Head(task.texts, width, task.outputs, recipe.dropout)).to(peers.device)
     read = read_apart(start.tokenizer, recipe.max_tokens)
     rows = [*train.texts, *(teaching.transfer if teaching else ())]
     inputs = read(rows)
@@ -101,6 +101,7 @@ def finetune(
     loss_of = labelled_loss(model, task, inputs, train.labels)
     if teaching:
         with peers.one_after_the_other():
+            teaching.teacher.model.to(peers.device)
             answers = soft_targets(teaching.teacher, rows, run)
         loss_of = taught_loss(model, task, inputs, train.labels, answers, recipe.distillation)
     rate = recipe.optimisation.learning_rate
@@ -123,8 +124,8 @@ def taught_loss(
         how: The share of each.
     """
     unknown = np.full(len(inputs) - len(labels), np.nan)
-    truth = torch.from_numpy(np.concatenate([labels, unknown]).astype(np.float32))
-    expected = torch.from_numpy(answers)
+    truth = torch.from_numpy(np.concatenate([labels, unknown]).astype(np.float32)).to(device_of(model))
+    expected = torch.from_numpy(answers).to(device_of(model))
     soft = soft_loss(how.kind if task.labels else "logits", how.temperature)
 
     def loss_of(rows: Rows) -> Tensor:

@@ -75,7 +75,7 @@ def fit(
         seed: Decides dropout.
         bfloat16: Autocast the forward pass.
         evaluate: Called after each epoch, on the weights that would ship.
-        peers: The processes that train together; each batch is shared among them.
+        peers: The processes that train together; each batch is shared among them, and `model` is on their device.
     """
     steps = how.epochs * batches.per_epoch
     optimiser = torch.optim.AdamW(groups, lr=how.learning_rate, fused=True)
@@ -107,10 +107,10 @@ def fit(
                 group["lr"] = group["peak"] * share
             rows = batches.rows(step)
             mine = peers.share(rows)
-            loss = torch.zeros(())
+            loss = torch.zeros((), device=peers.device)
             if len(mine):
                 model.train()
-                with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                with torch.autocast(peers.device.type, torch.bfloat16, enabled=bfloat16):
                     # rare lengths make small batches: weighting by rows keeps every sentence equal
                     loss = loss_of(mine) * (len(mine) / how.batch_rows)
                 loss.backward()  # type: ignore[no-untyped-call]

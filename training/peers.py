@@ -18,14 +18,20 @@ from training.batches import Rows
 
 # The first peer labels the whole corpus while the others wait for it.
 PATIENCE = timedelta(days=2)
+CPU = torch.device("cpu")
+
+
+class PeersError(RuntimeError):
+    """The processes cannot be where they were asked to be; the message says what is there."""
 
 
 @dataclass(frozen=True)
 class Peers:
-    """This process among its peers: `rank` from 0, of `count`."""
+    """This process among its peers: `rank` from 0, of `count`, computing on `device`."""
 
     rank: int = 0
     count: int = 1
+    device: torch.device = CPU
 
     @property
     def first(self) -> bool:
@@ -44,7 +50,7 @@ class Peers:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             distributed.all_reduce(parameter.grad)
-        sums = torch.tensor(numbers, dtype=torch.float64)
+        sums = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         distributed.all_reduce(sums)
         return [float(number) for number in sums]
 
@@ -62,14 +68,26 @@ ALONE = Peers()
 
 
 @contextmanager
-def join_peers() -> Iterator[Peers]:
-    """Join the processes that torchrun started; alone without it."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+def join_peers(device: str = "cpu") -> Iterator[Peers]:
+    """Join the processes that torchrun started; alone without it.
+
+    Args:
+        device: `cpu`; `cuda`, of which each process takes its own GPU; or `auto`, GPUs where there are any.
+
+    Raises:
+        PeersError: GPUs were asked for, and there are not enough.
+    """
+    count, here = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cuda" and gpus < here:
+        raise PeersError(f"training needs a GPU for each of {here} processes, and there are {gpus}: try --device cpu")
+    on_gpu = device != "cpu" and gpus >= here
+    chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else CPU
     if count == 1:
-        yield ALONE
+        yield Peers(device=chosen)
         return
-    distributed.init_process_group("gloo", timeout=PATIENCE)
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
-        yield Peers(distributed.get_rank(), count)
+        yield Peers(distributed.get_rank(), count, chosen)
     finally:
         distributed.destroy_process_group()

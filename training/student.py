@@ -37,6 +37,8 @@ class Student(nn.Module):
         else:
             packed, _ = self.lstm(pack_padded_sequence(embedded, lengths))
             states, _ = pad_packed_sequence(packed, total_length=input_ids.shape[1])
+            if lengths.device != input_ids.device:  # packing wants them on the CPU, all else beside the tokens
+                lengths = lengths.to(input_ids.device)
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)
             padding = (positions.unsqueeze(1) >= lengths).unsqueeze(2)  # (tokens, rows, 1)
             pooled = pool(self.pooling, states, self.attention(states), padding, lengths)

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from training.encoding import batches_of_one_length, tokenize
+from training.encoding import batches_of_one_length, device_of, tokenize
 from training.store import Keys, VectorStore, row_keys
 from training.teacher import Teacher
 
 BATCH_TOKENS = 4096
+GPU_BATCH_TOKENS = 2**17
 ROWS_BETWEEN_SAVES = 8192
 TEXTS_AT_ONCE = 50_000
 CHECKED_ROWS = 32
@@ -122,15 +123,17 @@ def distinct_rows(teacher: Teacher, texts: Sequence[str], max_tokens: int) -> To
 @torch.inference_mode()
 def encode_rows(teacher: Teacher, tokens: Tokens, rows: NDArray[np.int64]) -> NDArray[np.float16]:
     """Encode rows of one length with the teacher, float16 (rows, width)."""
-    with torch.autocast("cpu", torch.bfloat16):
-        vectors = teacher.encoder(tokens.input_ids(rows))
-    result: NDArray[np.float16] = vectors.float().numpy().astype(np.float16)
+    device = device_of(teacher.encoder)
+    with torch.autocast(device.type, torch.bfloat16):
+        vectors = teacher.encoder(tokens.input_ids(rows).to(device))
+    result: NDArray[np.float16] = vectors.float().cpu().numpy().astype(np.float16)
     return result
 
 
 def _fill(teacher: Teacher, tokens: Tokens, store: VectorStore) -> None:
     missing = np.flatnonzero(store.places(tokens.keys) < 0)
-    batches = [missing[batch] for batch in batches_of_one_length(tokens.lengths[missing], BATCH_TOKENS)]
+    most = BATCH_TOKENS if device_of(teacher.encoder).type == "cpu" else GPU_BATCH_TOKENS
+    batches = [missing[batch] for batch in batches_of_one_length(tokens.lengths[missing], most)]
     bar = tqdm(total=int(tokens.lengths.sum()), unit="tok", desc="teacher", unit_scale=True)
     bar.update(bar.total - int(tokens.lengths[missing].sum()))
     rows: list[NDArray[np.int64]] = []

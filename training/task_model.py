@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.batches import Batches, Rows
 from training.checkpoint import Run
-from training.encoding import encode, tokenize
+from training.encoding import device_of, encode, tokenize
 from training.head import Head
 from training.loop import fit, parameter_groups
 from training.losses import label_loss
@@ -45,14 +45,14 @@ class TaskModel(nn.Module):
 
 def encode_together(encoder: nn.Module, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Encode token ids of any lengths in one pass that gradients flow through, (sequences, width)."""
-    lengths = torch.tensor([len(ids) for ids in sequences])
+    lengths, device = torch.tensor([len(ids) for ids in sequences]), device_of(encoder)
     if bool((lengths == lengths[0]).all()):
-        vectors: Tensor = encoder(torch.tensor(sequences))
+        vectors: Tensor = encoder(torch.tensor(sequences, device=device))
         return vectors
     order = torch.argsort(lengths, descending=True, stable=True)  # as packing wants it
     padded = nn.utils.rnn.pad_sequence([torch.tensor(sequences[index]) for index in order], batch_first=True)
-    vectors = encoder(padded, lengths[order])
-    return vectors[torch.argsort(order)]
+    vectors = encoder(padded.to(device), lengths[order])
+    return vectors[torch.argsort(order).to(device)]
 
 
 def read_apart(tokenizer: Tokenizer, max_tokens: int) -> Reader:
@@ -81,7 +81,7 @@ def answer(model: TaskModel, rows: Inputs) -> Logits:
     """Give a model's logits in float32, (rows, outputs)."""
     model.eval()
     vectors = encode(model.encoder, [ids for row in rows for ids in row]).reshape(len(rows), len(rows[0]), -1)
-    logits: Logits = model.head(torch.from_numpy(vectors)).numpy()
+    logits: Logits = model.head(torch.from_numpy(vectors).to(device_of(model))).cpu().numpy()
     return logits
 
 
@@ -94,7 +94,7 @@ def labelled_loss(
     model: TaskModel, task: Task, inputs: Inputs, labels: NDArray[np.float64]
 ) -> Callable[[Rows], Tensor]:
     """Give the loss of a batch against its labels."""
-    truth = torch.from_numpy(labels.astype(np.float32))
+    truth = torch.from_numpy(labels.astype(np.float32)).to(device_of(model))
 
     def loss_of(rows: Rows) -> Tensor:
         logits = model([inputs[row] for row in rows]).float()

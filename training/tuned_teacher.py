@@ -93,7 +93,7 @@ def finetune_teacher(
     run.save_dev(dev.plain())
     torch.manual_seed(recipe.seed)
     encoder = TeacherEncoder(teacher.encoder.bert, pooling, normalise=False, separator=separator)
-    model = TaskModel(encoder, Head(1, teacher.width, task.outputs, recipe.dropout))
+    model = TaskModel(encoder, Head(1, teacher.width, task.outputs, recipe.dropout)).to(peers.device)
     read = read_joined(teacher.tokenizer, min(recipe.max_tokens, teacher.max_tokens))
     inputs = read(train.texts)
     lengths = np.asarray([-(-len(ids) // PADDED_TO) * PADDED_TO for (ids,) in inputs], dtype=np.int64)

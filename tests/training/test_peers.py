@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from training.peers import ALONE, Peers
+from training.checkpoint import Run
+from training.distillation import distil
+from training.peers import ALONE, Peers, PeersError, join_peers
+from training.recipe import DistillRecipe, read_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,3 +65,30 @@ def test_two_processes_give_the_losses_of_one(small_bert: Path, corpus: Path, tm
         assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
     assert len(losses(tmp_path / "one")) > 8
+
+
+def test_without_enough_gpus_training_stays_on_the_cpu_unless_they_were_asked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with join_peers("auto") as peers:
+        assert peers.device.type == "cuda"
+    with join_peers("cpu") as peers:
+        assert peers.device.type == "cpu"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with join_peers("auto") as peers:
+        assert peers.device.type == "cpu"
+    with pytest.raises(PeersError, match="each of 2 processes, and there are 1"), join_peers("cuda"):
+        pass
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU")
+def test_a_gpu_gives_the_losses_of_the_cpu(small_bert: Path, corpus: Path, tmp_path: Path):
+    file = tmp_path / "small.toml"
+    file.write_text(RECIPE.format(teacher=small_bert))
+    curves = []
+    for device in ("cpu", "cuda"):
+        run = Run(tmp_path / device)
+        with join_peers(device) as peers:
+            distil(read_recipe(file, DistillRecipe), corpus, tmp_path / f"cache-{device}", run, peers)
+        curves.append([line["held_out_cosine"] for line in run.metrics() if "epoch" in line])
+    assert curves[0] == pytest.approx(curves[1], abs=2e-3)
