@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV
 from torch import Tensor, nn
 
-from training.task import Scores, Task
+from training.task import METRICS, Metric, Scores, Task
 
 FOLDS = 3
 ROWS_TO_CHOOSE_ON = 5000
@@ -60,7 +61,14 @@ def fit_head(head: Head, vectors: NDArray[np.float32], labels: Scores, task: Tas
     """
     inputs = features(torch.from_numpy(vectors)).numpy()  # (rows, features)
     if task.labels:
-        model = _best(LogisticRegression(max_iter=2000), "C", INVERSE_PENALTIES, inputs, labels.astype(int))
+        model = _best(
+            LogisticRegression(max_iter=2000),
+            "C",
+            INVERSE_PENALTIES,
+            inputs,
+            labels.astype(int),
+            METRICS[task.metrics[0]],
+        )
         weights, bias = model.coef_, model.intercept_
         if len(weights) == 1:  # of two labels there is one row, z: softmax([-z/2, z/2]) is its sigmoid
             weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
@@ -71,10 +79,21 @@ def fit_head(head: Head, vectors: NDArray[np.float32], labels: Scores, task: Tas
     head.output.bias.copy_(torch.from_numpy(bias))
 
 
-def _best(model: Any, name: str, values: tuple[float, ...], inputs: NDArray[np.float32], labels: NDArray[Any]) -> Any:
+def _best(
+    model: Any,
+    name: str,
+    values: tuple[float, ...],
+    inputs: NDArray[np.float32],
+    labels: NDArray[Any],
+    metric: Metric | None = None,
+) -> Any:
+    """Fit with the penalty that does best by the task's own metric: by accuracy, a rare label would not pay."""
+    scoring = make_scorer(metric) if metric else None
     few = np.random.default_rng(0).permutation(len(labels))[:ROWS_TO_CHOOSE_ON]
     rarest = np.unique(labels[few], return_counts=True)[1].min() if labels.dtype.kind == "i" else len(few)
     if rarest >= FOLDS:
-        search = GridSearchCV(model, {name: values}, cv=FOLDS, refit=False).fit(inputs[few], labels[few])
+        search = GridSearchCV(model, {name: values}, scoring=scoring, cv=FOLDS, refit=False).fit(
+            inputs[few], labels[few]
+        )
         model.set_params(**search.best_params_)
     return model.fit(inputs, labels)
