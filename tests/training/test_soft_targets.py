@@ -81,11 +81,11 @@ def test_the_loss_mixes_both_where_there_is_a_label_and_is_soft_alone_where_ther
     inputs = read_apart(start.tokenizer, 48)([*FILMS.texts[:2], *UNLABELLED[:1]])
     answers = np.asarray([[1.0, 0.0], [0.0, 3.0], [2.0, 2.0]], np.float32)
 
-    class Constant(torch.nn.Module):
+    class Constant(torch.nn.Linear):
         def forward(self, rows: object) -> torch.Tensor:
             return torch.zeros(3, 2)
 
-    loss_of = taught_loss(Constant(), MOOD, inputs, FILMS.labels[:2], answers, SoftTargets("logits", 0.25))
+    loss_of = taught_loss(Constant(1, 1), MOOD, inputs, FILMS.labels[:2], answers, SoftTargets("logits", 0.25))
     # squared distances 1, 9 and 8; cross-entropy ln 2 for the two with a label
     assert loss_of(np.arange(3)).item() == pytest.approx(0.25 * 18 / 3 + 0.75 * 2 * np.log(2) / 3)
 
