@@ -16,13 +16,12 @@ from export.parity import PARITY_MAX_ABS, ParityError, compare, say
 from training.checkpoint import Run
 from training.encoding import encode
 from training.evaluation import sts_spearman
+from training.recipe import Int8
 from training.task import Task, TaskError, examples_from
 from training.task_model import TaskModel, read_apart, score
 
-INT8_MAX_LOSS = 0.01  # of a task's deciding metric
 
-
-def sts_figures(student: nn.Module, run: Run, encode_int8: Encode, data: Path) -> dict[str, float]:
+def sts_figures(student: nn.Module, run: Run, encode_int8: Encode, data: Path, limits: Int8) -> dict[str, float]:
     """Judge int8 by STS-B's dev set; no figures where it is not below `data`."""
     reader = Tokenizer(run.folder / "tokenizer.json", run.facts()["max_tokens"])
 
@@ -34,11 +33,18 @@ def sts_figures(student: nn.Module, run: Run, encode_int8: Encode, data: Path) -
     except TaskError as error:
         say(f"STS-B not scored: {error}")
         return {}
-    return judge("sts_dev_spearman", exact, small)
+    return judge("sts_dev_spearman", exact, small, limits)
 
 
 def task_figures(
-    task: Task, inputs: Inputs, model: TaskModel, run: Run, encode_served: Encode, head: HeadSession, precision: str
+    task: Task,
+    inputs: Inputs,
+    model: TaskModel,
+    run: Run,
+    encode_served: Encode,
+    head: HeadSession,
+    precision: str,
+    limits: Int8,
 ) -> dict[str, float]:
     """Score a task's bundle on its dev rows, and judge int8 by what PyTorch scores in float32."""
     dev, name, metric = examples_from(run.dev()), f"{task.name}_dev_{task.metrics[0]}", task.metrics[0]
@@ -48,7 +54,8 @@ def task_figures(
     if precision == "float32":
         say(f"{name}: {found:.4f} in float32")
         return {f"{name}_float32": found}
-    return judge(name, score(model, task, dev, read_apart(run.tokenizer(), run.facts()["max_tokens"]))[metric], found)
+    exact = score(model, task, dev, read_apart(run.tokenizer(), run.facts()["max_tokens"]))[metric]
+    return judge(name, exact, found, limits)
 
 
 def encoder_inputs(inputs: Inputs, texts: Texts) -> list[str | Texts]:
@@ -56,11 +63,11 @@ def encoder_inputs(inputs: Inputs, texts: Texts) -> list[str | Texts]:
     return list(texts) if inputs == "pair_apart" else [texts]
 
 
-def judge(name: str, exact: float, small: float) -> dict[str, float]:
-    """Give a metric's figures in float32 and in int8; raises ParityError where int8 costs more than INT8_MAX_LOSS."""
+def judge(name: str, exact: float, small: float, limits: Int8) -> dict[str, float]:
+    """Give a metric's figures in float32 and in int8; raises ParityError where int8 costs more than it may."""
     say(f"{name}: {exact:.4f} in float32, {small:.4f} in int8")
-    if exact - small > INT8_MAX_LOSS:
-        raise ParityError(f"int8 costs {exact - small:.4f} of {name}, allowed {INT8_MAX_LOSS}")
+    if exact - small > limits.max_loss:
+        raise ParityError(f"int8 costs {exact - small:.4f} of {name}, allowed {limits.max_loss:g} (the recipe's int8)")
     return {f"{name}_float32": exact, f"{name}_int8": small}
 
 

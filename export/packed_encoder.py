@@ -13,10 +13,12 @@ from app.bundle import MANIFEST, MODEL, TOKENIZER, Bundle, BundleError, Inputs, 
 from app.session import EncoderSession, Vectors
 from app.tokenizer import Tokenizer
 from export.graph import encoder_graph, quantise
-from export.parity import INT8_MIN_COSINE, PARITY_MAX_ABS, PASSAGES, SENTENCES, compare, say, served
+from export.parity import PARITY_MAX_ABS, PASSAGES, SENTENCES, compare, say, served
 from training.encoding import encode
+from training.recipe import Int8
 
 Encode = Callable[[Sequence[str | Texts]], Vectors]
+DEFAULT_LIMITS = Int8()
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,12 @@ class PackedEncoder:
 
 
 def pack_encoder(
-    encoder: nn.Module, tokenizer: bytes, max_tokens: int, precision: str, inputs: Inputs = "text"
+    encoder: nn.Module,
+    tokenizer: bytes,
+    max_tokens: int,
+    precision: str,
+    inputs: Inputs = "text",
+    limits: Int8 = DEFAULT_LIMITS,
 ) -> PackedEncoder:
     """Trace, prove and quantise an encoder; raises ParityError when a step loses more than it may."""
     graph = encoder_graph(encoder)
@@ -56,7 +63,7 @@ def pack_encoder(
         in_float32, graph = graph, quantise(graph)
         session = _session(graph)
         report = compare(np.concatenate([session.run([row]) for row in rows]), expected)
-        say(f"int8 against PyTorch: {report.require(min_cosine=INT8_MIN_COSINE)}")
+        say(f"int8 against PyTorch: {report.require(min_cosine=limits.min_cosine)}")
         say(f"graph: {len(in_float32) / 1e6:.1f} MB in float32, {len(graph) / 1e6:.1f} MB in int8")
         figures |= {"int8_mean_cosine": report.mean_cosine, "int8_min_cosine": report.min_cosine}
     files = {MODEL: graph, TOKENIZER: tokenizer}

@@ -19,6 +19,7 @@ from export.packed_encoder import Encode, find_encoder, in_file, pack_encoder, p
 from export.parity import SENTENCES, say
 from training.checkpoint import Run, RunError
 from training.head import Head
+from training.recipe import Int8
 from training.student import load_student
 from training.task import task_from
 from training.task_model import TaskModel
@@ -63,7 +64,9 @@ def export_student(run: Run, folder: Path, data: Path) -> Bundle:
     """
     facts, recipe = run.facts(), run.recipe()
     student = load_student(recipe["student"], run.weights())
-    packed = pack_encoder(student, run.tokenizer().to_str().encode(), facts["max_tokens"], "int8")
+    limits = Int8(**recipe.get("int8", {}))
+    tokenizer = run.tokenizer().to_str().encode()
+    packed = pack_encoder(student, tokenizer, facts["max_tokens"], "int8", limits=limits)
     manifest = {
         "name": folder.name,
         "role": "student",
@@ -76,7 +79,7 @@ def export_student(run: Run, folder: Path, data: Path) -> Bundle:
         "approximates": space_id(facts["teacher_fingerprint"].encode(), b"float32"),
         "canary_tolerance": CANARY_COSINE_DISTANCE["int8"],
         "training": {"recipe": recipe, **{key: facts[key] for key in ("teacher", "rows", "tokens")}},
-        "figures": packed.figures | run.final_figures() | sts_figures(student, run, packed.encode, data),
+        "figures": packed.figures | run.final_figures() | sts_figures(student, run, packed.encode, data, limits),
     }
     weights = {name: weight.half().contiguous() for name, weight in student.state_dict().items()}
     files = {WEIGHTS: safetensors_bytes(weights), CANARY: _encoder_canary(packed.encode)}
@@ -104,11 +107,12 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
     task, precision = task_from(facts["task"]), precision or PRECISION[role]
     inputs: Inputs = "text" if task.texts == 1 else PAIRS[role]
     model = load_tuned_teacher(run.folder).model if role == "teacher" else _student_of_task(run)
+    limits, tokenizer = Int8(**recipe.get("int8", {})), run.tokenizer().to_str().encode()
     frozen = recipe.get("encoder_rate") == 0 and "space" in recipe["from"]
     packed = (
         find_encoder(folder.parent, recipe["from"]["space"])
         if frozen
-        else pack_encoder(model.encoder, run.tokenizer().to_str().encode(), facts["max_tokens"], precision, inputs)
+        else pack_encoder(model.encoder, tokenizer, facts["max_tokens"], precision, inputs, limits)
     )
     scores = Scores(model.head.eval(), "softmax" if task.labels else "none")
     head = head_graph(scores, model.head.texts, facts["width"])
@@ -130,7 +134,7 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
         "base": packed.space if frozen else None,
         "canary_tolerance": CANARY_SCORE_DIFFERENCE,
         "training": {"recipe": recipe, "rows": facts["rows"]},
-        "figures": figures | task_figures(task, inputs, model, run, packed.encode, session, precision),
+        "figures": figures | task_figures(task, inputs, model, run, packed.encode, session, precision, limits),
     }
     files = {**packed.files, HEAD: head, CANARY: _task_canary(inputs, packed.encode, session)}
     return _with_baseline(_write(folder, manifest, files), run)

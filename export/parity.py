@@ -14,7 +14,6 @@ from app.tokenizer import Tokenizer
 
 ROWS = 32
 PARITY_MAX_ABS = 1e-4
-INT8_MIN_COSINE = 0.995
 
 SENTENCES = tuple((Path(__file__).parent / "sentences.txt").read_text(encoding="utf-8").strip("\n").split("\n"))
 # A paragraph of everything, so that proofs reach the longest row that a bundle takes.

@@ -98,6 +98,19 @@ class Optimisation:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Int8:
+    """What int8 may cost when the run is exported; beyond it the export stops.
+
+    Attributes:
+        min_cosine: Lowest cosine of a vector to the same text's in float32, over the exporter's own texts.
+        max_loss: Of the deciding metric, where there are labelled rows.
+    """
+
+    min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.995
+    max_loss: Share = 0.01
+
+
+@dataclass(frozen=True, config=STRICT)
 class DistillRecipe:
     """Approximation of a teacher's sentence vectors, no task involved (Wu et al. 2020)."""
 
@@ -109,6 +122,7 @@ class DistillRecipe:
     loss: LossWeights = LossWeights()
     seed: int = 1
     precision: Literal["bfloat16", "float32"] = "bfloat16"
+    int8: Int8 = Int8()
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -145,6 +159,7 @@ class FinetuneRecipe:
     seed: int = 1
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     distillation: SoftTargets = SoftTargets()
+    int8: Int8 = Int8()
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -164,6 +179,7 @@ class TeacherTaskRecipe:
     max_tokens: Annotated[int, Field(ge=5)] = 256
     seed: int = 1
     precision: Literal["bfloat16", "float32"] = "bfloat16"
+    int8: Int8 = Int8()
 
 
 def read_recipe(path: Path, kind: type[Recipe]) -> Recipe:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 from app.bundle import CANARY, HEAD, MODEL, TOKENIZER, WEIGHTS, BundleError, read_bundle
 from app.session import EncoderSession, HeadSession
 from app.tokenizer import Tokenizer
-from export import packed_encoder
 from export.packing import export_student, export_task, export_teacher
 from export.parity import ParityError
 from training.checkpoint import Run, RunError
@@ -114,12 +114,13 @@ def test_a_task_may_be_exported_in_float32(student: Run, corpus: Path, tmp_path:
     assert not any(name.endswith("int8") for name in manifest.figures)
 
 
-def test_a_loss_in_int8_beyond_the_limit_stops_the_export(
-    student: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(packed_encoder, "INT8_MIN_COSINE", 1.1)
-    with pytest.raises(ParityError, match="smallest cosine"):
-        export_student(student, tmp_path / "student", tmp_path)
+def test_a_loss_in_int8_beyond_the_recipes_limit_stops_the_export(student: Run, tmp_path: Path):
+    strict = Run(tmp_path / "strict")
+    shutil.copytree(student.folder, strict.folder)
+    recipe = strict.recipe() | {"int8": {"min_cosine": 1.0, "max_loss": 0.01}}
+    (strict.folder / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(ParityError, match=r"smallest cosine [01]\.\d+, allowed 1\.0"):
+        export_student(strict, tmp_path / "student", tmp_path)
     assert not (tmp_path / "student").exists()
 
 
