@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from training.checkpoint import Run, RunError
+from training.progress import Progress
 from training.task import Task, TaskError
 from training.task_model import Logits, Texts, answer
 from training.tuned_teacher import TunedTeacher
@@ -23,10 +23,19 @@ class Teaching:
     Attributes:
         teacher: Answers every row.
         transfer: Rows without labels to learn from it as well.
+        variants: Others, made from the training rows.
+        per_row: How many of these were made of each.
     """
 
     teacher: TunedTeacher
     transfer: Sequence[Texts] = ()
+    variants: Sequence[Texts] = ()
+    per_row: int = 0
+
+    @property
+    def unlabelled(self) -> list[Texts]:
+        """Give all rows without labels."""
+        return [*self.transfer, *self.variants]
 
     def require(self, task: Task) -> None:
         """Raises TaskError when the teacher has learnt another task."""
@@ -47,12 +56,13 @@ def soft_targets(teacher: TunedTeacher, rows: Sequence[Texts], run: Run) -> Logi
     kept, logits = run.soft_targets() or (key, np.empty((0, teacher.task.outputs), dtype=np.float32))
     if kept != key:
         raise RunError(f"{run.folder} holds a teacher's answers to other rows: give another --into, or delete it")
-    with tqdm(total=len(rows), initial=len(logits), desc=f"{teacher.name} answers", unit="row") as bar:
+    file = run.folder / "soft_targets.jsonl"
+    with Progress(f"{teacher.name} answers", len(rows), len(logits), "row", file) as progress:
         while len(logits) < len(rows):
             some = rows[len(logits) : len(logits) + ROWS_BETWEEN_SAVES]
             logits = np.concatenate([logits, answer(teacher.model, teacher.read(some))])
             run.save_soft_targets(key, logits)
-            bar.update(len(some))
+            progress.add(len(some))
     return logits
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from training.encoding import batches_of_one_length, device_of, tokenize
+from training.progress import Progress
 from training.store import Keys, VectorStore, row_keys
 from training.teacher import Teacher
 
@@ -134,16 +134,18 @@ def _fill(teacher: Teacher, tokens: Tokens, store: VectorStore) -> None:
     missing = np.flatnonzero(store.places(tokens.keys) < 0)
     most = BATCH_TOKENS if device_of(teacher.encoder).type == "cpu" else GPU_BATCH_TOKENS
     batches = [missing[batch] for batch in batches_of_one_length(tokens.lengths[missing], most)]
-    bar = tqdm(total=int(tokens.lengths.sum()), unit="tok", desc="teacher", unit_scale=True)
-    bar.update(bar.total - int(tokens.lengths[missing].sum()))
+    total = int(tokens.lengths.sum())
+    known = total - int(tokens.lengths[missing].sum())
+    progress = Progress("teacher", total, known, "tok", store.folder / "progress.jsonl")
     rows: list[NDArray[np.int64]] = []
     vectors: list[NDArray[np.float16]] = []
     # One batch a thread: threads that share a batch stall as soon as another process wants a core.
-    with bar, ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as workers:
+    threads = ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
+    with progress, threads as workers:
         for batch, answer in zip(batches, workers.map(partial(encode_rows, teacher, tokens), batches), strict=True):
             rows.append(batch)
             vectors.append(answer)
-            bar.update(int(tokens.lengths[batch].sum()))
+            progress.add(int(tokens.lengths[batch].sum()))
             if sum(map(len, rows)) >= ROWS_BETWEEN_SAVES or batch is batches[-1]:
                 store.append(tokens.keys[np.concatenate(rows)], np.concatenate(vectors))
                 rows.clear()

@@ -43,7 +43,7 @@ def test_logits_are_computed_once_and_kept(teacher: TunedTeacher, tmp_path: Path
     assert np.allclose(first, answer(teacher.model, teacher.read(FILMS.texts)), atol=1e-6)
     monkeypatch.setattr("training.soft_targets.answer", None)
     assert np.array_equal(soft_targets(teacher, FILMS.texts, run), first)
-    assert [path.name for path in tmp_path.iterdir()] == ["soft_targets.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["soft_targets.jsonl", "soft_targets.npz"]
 
 
 def test_answers_to_other_rows_are_not_taken_for_these(teacher: TunedTeacher, tmp_path: Path):
@@ -70,7 +70,7 @@ def test_a_teacher_that_was_stopped_goes_on_where_it_was(
     monkeypatch.setattr("training.soft_targets.answer", stopping)
     with pytest.raises(KeyboardInterrupt):
         soft_targets(teacher, FILMS.texts, Run(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["soft_targets.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["soft_targets.jsonl", "soft_targets.npz"]
     logits = soft_targets(teacher, FILMS.texts, Run(tmp_path))
     assert asked == [10, 10, 10, 4]
     assert np.allclose(logits, answer(teacher.model, teacher.read(FILMS.texts)), atol=1e-6)
