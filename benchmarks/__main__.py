@@ -67,11 +67,11 @@ def main() -> int:
     options = parser.parse_args()
     options.sentences = options.file.read_text(encoding="utf-8").splitlines() if options.file else list(SENTENCES)
     try:
-        tables = [table for part in options.parts or PARTS for table in PARTS[part](options)]
+        for part in options.parts or PARTS:
+            publish(part, machine(), PARTS[part](options), options.into)
     except (BundleError, PeerError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    publish(machine(), tables, options.into)
     return 0
 
 

@@ -24,7 +24,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 LENGTHS = (8, 16, 32, 64, 128, 256)
 LENGTH_BATCH = 8
 CONNECTIONS = (1, 2, 4, 8, 16, 32, 64)
-LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)  # arrival rates, as shares of what the closed loop reached
+LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)  # arrival rates, as shares of what the closed loop reached
 OPEN_SECONDS = 5.0
 ROUNDS = 3
 ROUND_SECONDS = 0.5
@@ -91,7 +91,7 @@ def draw_latency(lines: Lines, file: Path) -> None:
                 )
         axes.set(xscale="log", yscale="log", xlabel="requests per second, one sentence each", ylabel="latency, ms")
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.yaxis.set_major_formatter("{x:,.3g}")
+        axes.yaxis.set_major_formatter("{x:,g}")
         axes.legend(loc="best")
         figure.savefig(file, dpi=DPI)
 

@@ -68,21 +68,25 @@ def sentence_batches(models: Path, sentences: Sequence[str], size: int) -> list[
 
 
 def sentences_per_second(encode: Encode, batches: Sequence[Batch], threads: int, seconds: float) -> float:
-    """Encode batches over and over, on several threads, for about so long."""
+    """Encode batches over and over, on several threads, for about so long.
+
+    Tokens are counted and turned into sentences of mean length: a slow model may not get round to all lengths.
+    """
+    tokens = [sum(map(len, batch.rows)) for batch in batches]
     stop = time.perf_counter() + seconds
 
     def work(worker: int) -> int:
         done, turn = 0, worker
         while not done or time.perf_counter() < stop:
-            batch = batches[turn % len(batches)]
-            encode(batch)
-            done, turn = done + len(batch.sentences), turn + threads
+            encode(batches[turn % len(batches)])
+            done, turn = done + tokens[turn % len(batches)], turn + threads
         return done
 
     started = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         done = sum(pool.map(work, range(threads)))
-    return done / (time.perf_counter() - started)
+    sentences = sum(len(batch.sentences) for batch in batches)
+    return done / (time.perf_counter() - started) * sentences / sum(tokens)
 
 
 def measure(

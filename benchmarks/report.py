@@ -68,15 +68,16 @@ def lead(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))
 
 
-def publish(facts: Mapping[str, str | int], tables: Sequence[Table], into: Path) -> None:
-    """Print tables under the machine's facts; and write benchmarks.md and benchmarks.json into a folder."""
+def publish(name: str, facts: Mapping[str, str | int], tables: Sequence[Table], into: Path) -> None:
+    """Print tables under the machine's facts; and write them into a folder, as Markdown and as JSON."""
     heading = ", ".join(f"{name}: {value}" for name, value in facts.items())
     text = "\n".join([heading + "\n", *(table.markdown() for table in tables)])
     sys.stdout.write(text)
+    sys.stdout.flush()
     into.mkdir(parents=True, exist_ok=True)
-    (into / "benchmarks.md").write_text(text, encoding="utf-8")
+    (into / f"{name}.md").write_text(text, encoding="utf-8")
     content = {"machine": dict(facts), "tables": [asdict(table) for table in tables]}
-    (into / "benchmarks.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (into / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _lines(file: str) -> list[str]:

@@ -7,6 +7,7 @@ when it should have left, so that a stall is not overlooked (coordinated omissio
 
 import asyncio
 import json
+import math
 import re
 import shutil
 import statistics
@@ -35,6 +36,7 @@ RATES = (50, 200, 1000)  # requests per second of one sentence
 ROUNDS = 3
 SECONDS = 4
 OPEN_SECONDS = 6.0
+HEAD_START = 1.0  # to line up all requests before the first is due
 BODIES = 32  # distinct requests, sent in turn
 BATCH_ROWS = 16  # the service's own default
 EMPTY = "its empty route"
@@ -108,13 +110,17 @@ async def open_loop(server: Running, rate: float, sentences: Sequence[str], seco
     What is not answered with 200 counts as never answered: infinitely long.
     """
     client = Client(server.port)
-    first = time.perf_counter()
+    first = time.perf_counter() + HEAD_START
 
     async def ask(number: int) -> float:
         due = first + number / rate
         await asyncio.sleep(due - time.perf_counter())
-        status, _ = await client.post(server.peer.path, server.peer.body([sentences[number % len(sentences)]]))
-        return time.perf_counter() - due if status == 200 else float("inf")
+        body = server.peer.body([sentences[number % len(sentences)]])
+        try:
+            status, _ = await client.post(server.peer.path, body)
+        except (OSError, EOFError):  # the server closed the connection
+            return math.inf
+        return time.perf_counter() - due if status == 200 else math.inf
 
     times = sorted(await asyncio.gather(*(ask(number) for number in range(int(rate * seconds)))))
     client.close()

@@ -34,8 +34,8 @@ def test_a_lead_is_the_median_of_ratios_taken_side_by_side():
 
 
 def test_what_is_printed_is_also_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    publish({"cores": 2}, [TABLE], tmp_path / "new")
-    assert (tmp_path / "new" / "benchmarks.md").read_text() == capsys.readouterr().out
-    content = json.loads((tmp_path / "new" / "benchmarks.json").read_text())
+    publish("speed", {"cores": 2}, [TABLE], tmp_path / "new")
+    assert (tmp_path / "new" / "speed.md").read_text() == capsys.readouterr().out
+    content = json.loads((tmp_path / "new" / "speed.json").read_text())
     assert content["machine"] == {"cores": 2}
     assert content["tables"][0]["rows"][1] == ["peer", 2.345]
