@@ -93,12 +93,14 @@ def require_consistent(options: argparse.Namespace) -> None:
         raise RecipeError("--frozen keeps an encoder as it was trained, and with --scratch nothing was: leave one out")
     if options.transfer and not options.teacher:
         raise RecipeError("--transfer names rows without labels: only a --teacher can answer them")
+    if options.augment is not None and not options.teacher:
+        raise RecipeError("--augment varies rows beyond what their labels say: only a --teacher can answer them")
     if not options.transfer and (options.transfer_text or options.transfer_rows is not None):
         raise RecipeError("--transfer-text and --transfer-rows say how to read --transfer: name its files")
 
 
 def teaching(options: argparse.Namespace, seed: int, task: Task, train: Examples, dev: Examples) -> "Teaching | None":
-    """Load the fine-tuned teacher and the transfer rows that the options name, if any."""
+    """Load the fine-tuned teacher and the rows without labels that the options name, if any."""
     from training.soft_targets import Teaching
     from training.transfer import transfer_rows
     from training.tuned_teacher import load_tuned_teacher
@@ -106,11 +108,15 @@ def teaching(options: argparse.Namespace, seed: int, task: Task, train: Examples
     if options.teacher is None:
         return None
     teacher = load_tuned_teacher(options.teacher)
-    if not options.transfer:
-        return Teaching(teacher)
-    known = (*train.texts, *dev.texts)
-    columns, limit = options.transfer_text or (), options.transfer_rows
-    return Teaching(teacher, transfer_rows(options.transfer, columns, task.texts, limit, seed, known))
+    known, columns, limit = (*train.texts, *dev.texts), options.transfer_text or (), options.transfer_rows
+    transfer = transfer_rows(options.transfer, columns, task.texts, limit, seed, known) if options.transfer else []
+    if options.augment is None:
+        return Teaching(teacher, transfer)
+    from training.augmentation import augment, mask_token, parts_of_speech
+
+    mask = mask_token(teacher.tokenizer)
+    variants = augment(train.texts, options.augment, seed, mask, parts_of_speech, (*known, *transfer))
+    return Teaching(teacher, transfer, variants, options.augment)
 
 
 def finetune_teacher(options: argparse.Namespace) -> None:
@@ -254,6 +260,9 @@ def parser() -> argparse.ArgumentParser:
         help="column of their text; give it twice for a table of pairs",
     )
     command.add_argument("--transfer-rows", type=int, metavar="N", help="draw so many of them (default: all)")
+    command.add_argument(
+        "--augment", type=int, metavar="N", help="up to N variants of each training row for --teacher to answer"
+    )
     command.add_argument("--into", type=Path, help="folder of this run (default: runs/<task>)")
     command.set_defaults(command=finetune)
 

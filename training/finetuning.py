@@ -88,7 +88,7 @@ def finetune(
     torch.manual_seed(recipe.seed)
     model = TaskModel(start.student, Head(task.texts, width, task.outputs, recipe.dropout)).to(peers.device)
     read = read_apart(start.tokenizer, recipe.max_tokens)
-    rows = [*train.texts, *(teaching.transfer if teaching else ())]
+    rows = [*train.texts, *(teaching.unlabelled if teaching else ())]
     inputs = read(rows)
 
     def scored(trained: nn.Module) -> Figures:
@@ -142,7 +142,8 @@ def _followed(recipe: FinetuneRecipe, teaching: Teaching | None) -> dict[str, An
     if teaching is None:
         return {name: value for name, value in plain.items() if name != "distillation"}
     teacher = {"run": teaching.teacher.name, "fingerprint": teaching.teacher.fingerprint}
-    return {**plain, "taught_by": teacher, "transfer_rows": len(teaching.transfer)}
+    varied = {"variants_per_row": teaching.per_row} if teaching.per_row else {}
+    return {**plain, "taught_by": teacher, "transfer_rows": len(teaching.transfer), **varied}
 
 
 def from_scratch(start: Start, seed: int) -> Start:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from training.__main__ import main
+from training.checkpoint import Run
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,7 @@ from training.__main__ import main
         (["finetune", "--task", "sst2", "--frozen", "--scratch"], "error: --frozen keeps an encoder as it was trained"),
         (["finetune", "--task", "sst2", "--transfer-rows", "5"], "error: --transfer-text and --transfer-rows say how"),
         (["finetune", "--task", "sst2", "--transfer", "a.txt"], "error: --transfer names rows without labels"),
+        (["finetune", "--task", "sst2", "--augment", "2"], "error: --augment varies rows beyond what their labels say"),
         (["finetune-teacher", "--task", "sst2", "--data", "nowhere"], "error: nowhere/glue/SST-2/train.tsv is missing"),
         (["finetune-teacher", "--task", "sst2", "--recipe", "none.toml"], "error: cannot read the recipe none.toml"),
         (["compare", "nowhere"], "error: nowhere holds no complete run"),
@@ -63,6 +65,29 @@ def test_a_table_of_ones_own_becomes_a_task(small_student: Path, tmp_path: Path,
     run = ["--from", str(small_student), "--into", str(tmp_path / "run")]
     assert main(["finetune", "--task", "thumbs", "--frozen", *table, *run]) == 0
     assert "accuracy: 1.0000" in capsys.readouterr().out
+
+
+def test_a_fine_tuned_teacher_answers_variants_of_the_training_rows(
+    small_bert: Path, small_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    rows = "\n".join(f"the film {'not ' * (n % 3)}{'good' if n % 2 else 'bad'}\t{n % 2}" for n in range(40))
+    (tmp_path / "my.tsv").write_text(f"review\tthumb\n{rows}\n")
+    table = ["--task", "thumbs", "--train", str(tmp_path / "my.tsv"), "--text", "review", "--label", "thumb"]
+    teacher, runs = str(tmp_path / "teacher"), [tmp_path / seed for seed in "12"]
+    assert main(["finetune-teacher", *table, "--teacher", str(small_bert), "--into", teacher]) == 0
+    taught = ["finetune", *table, "--from", str(small_student), "--teacher", teacher, "--augment"]
+    assert main([*taught, "0", "--into", str(runs[0])]) == 2
+    assert "--augment is 0: expected at least 1" in capsys.readouterr().err
+    for run in runs:
+        assert main([*taught, "3", "--seed", run.name, "--into", str(run)]) == 0
+        answers = Run(run).soft_targets()
+        assert answers is not None
+        assert 36 < len(answers[1]) <= 36 * (1 + 3)  # four of the forty rows are set aside
+        assert (Run(run).recipe()["variants_per_row"], Run(run).recipe()["transfer_rows"]) == (3, 0)
+    capsys.readouterr()
+    assert main(["compare", *map(str, runs)]) == 0
+    assert "| student + approximation + task distillation | " in (shown := capsys.readouterr().out)
+    assert "| 1, 2 | 1, 2 |" in shown
 
 
 def test_evaluate_writes_tables_and_plots(
