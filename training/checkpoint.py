@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from training.recipe import decisive
+
 
 class RunError(RuntimeError):
     """A run folder that cannot be used; the message names the folder and the way out."""
@@ -37,14 +39,14 @@ class Run:
     writes: bool = True
 
     def start(self, recipe: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-        """Make the folder, or go on in one with the same recipe.
+        """Make the folder, or go on in one whose recipe decides the same training.
 
         Raises:
             RunError: the folder holds a run of another recipe.
         """
         text = json.dumps(recipe, indent=2, sort_keys=True)
         file = self.folder / "recipe.json"
-        if file.is_file() and file.read_text() != text:
+        if file.is_file() and decisive(self.recipe()) != decisive(json.loads(text)):
             raise RunError(f"{self.folder} holds a run of another recipe: give another --into, or delete it")
         self._write("recipe.json", text)
         self._write("tokenizer.json", tokenizer.to_str())

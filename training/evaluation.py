@@ -34,7 +34,7 @@ from training.measures import (
     probe,
     similarity,
 )
-from training.recipe import DistillRecipe, as_dict
+from training.recipe import DistillRecipe, as_dict, decisive
 from training.table import Columns, read_task
 from training.targets import distinct_rows
 from training.task import Examples, Task, TaskError
@@ -220,7 +220,7 @@ def held_out_texts(recipe: DistillRecipe, data: Path, cache: Path, teacher: Teac
         CorpusError: a file of the corpus is not below `data`.
     """
     files = [data / source.path for source in recipe.corpus.sources]
-    facts = [as_dict(recipe.corpus), recipe.seed, teacher.fingerprint]
+    facts = [decisive(as_dict(recipe.corpus)), recipe.seed, teacher.fingerprint]
     sizes = [file.stat().st_size if file.is_file() else None for file in files]
     name = hashlib.sha256(json.dumps([facts, sizes]).encode()).hexdigest()[:16]
     kept = cache / "held_out" / f"{name}.json"

@@ -17,6 +17,7 @@ class GlueTask:
         columns: Where texts and label stand in its files.
         classes: Values of the label column, in the order of the task's labels; empty for a regression.
         dev: The file that is scored.
+        licence: Of its texts, for the model card.
     """
 
     task: Task
@@ -24,6 +25,7 @@ class GlueTask:
     columns: Columns
     classes: tuple[str, ...]
     dev: str = "dev.tsv"
+    licence: str = "not stated by its source"
 
 
 ONE, TWO = ("sentence",), ("sentence1", "sentence2")
@@ -33,6 +35,7 @@ ENTAILMENT = ("entailment", "not_entailment")
 MNLI = ("entailment", "neutral", "contradiction")
 SAME = ("different", "same")
 QQP = Columns(("question1", "question2"), "is_duplicate", strict=False)
+RESEARCH = "research use"
 COLA = ("source", "label", "mark", "sentence")  # its files have no header
 
 TASKS = {
@@ -40,14 +43,26 @@ TASKS = {
     for row in (
         GlueTask(Task("sst2", 1, ("negative", "positive"), ACCURACY), "SST-2", Columns(ONE, "label"), BINARY),
         GlueTask(
-            Task("cola", 1, ("unacceptable", "acceptable"), ("matthews",)), "CoLA", Columns(ONE, "label", COLA), BINARY
+            Task("cola", 1, ("unacceptable", "acceptable"), ("matthews",)),
+            "CoLA",
+            Columns(ONE, "label", COLA),
+            BINARY,
+            licence=RESEARCH,
         ),
-        GlueTask(Task("mrpc", 2, SAME, F1), "MRPC", Columns(("#1 String", "#2 String"), "Quality"), BINARY),
-        GlueTask(Task("stsb", 2, (), CORRELATIONS), "STS-B", Columns(TWO, "score"), ()),
+        GlueTask(
+            Task("mrpc", 2, SAME, F1), "MRPC", Columns(("#1 String", "#2 String"), "Quality"), BINARY, licence=RESEARCH
+        ),
+        GlueTask(Task("stsb", 2, (), CORRELATIONS), "STS-B", Columns(TWO, "score"), (), licence=RESEARCH),
         GlueTask(Task("qqp", 2, SAME, F1), "QQP", QQP, BINARY),
         GlueTask(Task("mnli", 2, MNLI, ACCURACY), "MNLI", Columns(TWO, "gold_label"), MNLI, "dev_matched.tsv"),
         GlueTask(Task("mnli-mm", 2, MNLI, ACCURACY), "MNLI", Columns(TWO, "gold_label"), MNLI, "dev_mismatched.tsv"),
-        GlueTask(Task("qnli", 2, ENTAILMENT, ACCURACY), "QNLI", Columns(("question", "sentence"), "label"), ENTAILMENT),
+        GlueTask(
+            Task("qnli", 2, ENTAILMENT, ACCURACY),
+            "QNLI",
+            Columns(("question", "sentence"), "label"),
+            ENTAILMENT,
+            licence="CC BY-SA 4.0",
+        ),
         GlueTask(Task("rte", 2, ENTAILMENT, ACCURACY), "RTE", Columns(TWO, "label"), ENTAILMENT),
         GlueTask(Task("wnli", 2, ENTAILMENT[::-1], ACCURACY), "WNLI", Columns(TWO, "label"), BINARY),
     )

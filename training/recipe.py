@@ -2,6 +2,7 @@
 
 import dataclasses
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -9,6 +10,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+# Said to the model card and to the export: whatever they are, the training is the same.
+REMARKS = ("licence", "int8")
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
@@ -32,6 +35,7 @@ class Source:
         passages: How many runs of two to six consecutive lines to add, joined into one text.
         repeats: How often a pass over the corpus shows each of them: the file's weight, beyond what `sentences` does.
         column: Where the sentence stands in a file that has columns.
+        licence: Of its texts, for the model card.
     """
 
     path: str
@@ -39,6 +43,7 @@ class Source:
     passages: Count = 0
     repeats: Size = 1
     column: str | None = None
+    licence: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -210,3 +215,10 @@ def recipe_from(plain: Any, kind: type[Recipe]) -> Recipe:
 def as_dict(recipe: Any) -> dict[str, Any]:
     """Give a recipe as plain values, for checkpoints and manifests."""
     return dataclasses.asdict(recipe)
+
+
+def decisive(plain: Any) -> Any:
+    """Give what of a plain recipe decides its training, so that a run goes on when only its remarks have changed."""
+    if isinstance(plain, Mapping):
+        return {key: decisive(value) for key, value in plain.items() if key not in REMARKS}
+    return [decisive(value) for value in plain] if isinstance(plain, list | tuple) else plain

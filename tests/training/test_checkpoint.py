@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from training.checkpoint import Run, RunError
+from training.recipe import DistillRecipe, as_dict, read_recipe
 
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 TOKENIZER = Tokenizer(WordLevel({"a": 0}, unk_token="a"))
 
 
@@ -17,6 +20,20 @@ def test_a_run_goes_on_with_its_own_recipe_and_refuses_another(tmp_path: Path):
     with pytest.raises(RunError, match="another recipe"):
         run.start({"rate": 2}, TOKENIZER)
     assert run.recipe() == {"rate": 1}
+
+
+def test_a_run_of_a_version_that_knew_no_remarks_goes_on_and_takes_them_up(tmp_path: Path):
+    run, recipe = Run(tmp_path), as_dict(read_recipe(RECIPES / "student.toml", DistillRecipe))
+    older = json.loads(json.dumps(recipe))
+    del older["int8"]
+    for source in older["corpus"]["sources"]:
+        assert source.pop("licence")
+    (tmp_path / "recipe.json").write_text(json.dumps(older, indent=2, sort_keys=True))
+    run.start(recipe, TOKENIZER)
+    assert run.recipe() == json.loads(json.dumps(recipe))
+    recipe["corpus"]["sources"][0]["sentences"] += 1
+    with pytest.raises(RunError, match="another recipe"):
+        run.start(recipe, TOKENIZER)
 
 
 def test_weights_are_the_averaged_ones_where_there_are_any(tmp_path: Path):

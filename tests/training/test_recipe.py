@@ -2,7 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from training.recipe import DistillRecipe, FinetuneRecipe, RecipeError, TeacherTaskRecipe, read_recipe
+from training.recipe import (
+    DistillRecipe,
+    FinetuneRecipe,
+    RecipeError,
+    TeacherTaskRecipe,
+    as_dict,
+    decisive,
+    read_recipe,
+)
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 
@@ -59,6 +67,22 @@ def test_task_distillation_that_cannot_be_is_refused(tmp_path: Path, line: str):
     text = f'name = "t"\n[optimisation]\nepochs = 1\nlearning_rate = 1e-3\n[distillation]\n{line}\n'
     with pytest.raises(RecipeError, match=f"distillation.{line.partition(' ')[0]}"):
         read_recipe(written(tmp_path, text), FinetuneRecipe)
+
+
+def test_the_licence_of_every_text_that_the_shipped_student_reads_is_known():
+    sources = read_recipe(RECIPES / "student.toml", DistillRecipe).corpus.sources
+    assert [source.path for source in sources if not source.licence] == []
+
+
+def test_remarks_decide_no_training(tmp_path: Path):
+    remarks = SMALL.replace("sentences = 10", 'sentences = 10, licence = "CC0"') + "[int8]\nmax_loss = 0.5\n"
+    plain, remarked = (as_dict(read_recipe(written(tmp_path, text), DistillRecipe)) for text in (SMALL, remarks))
+    assert plain != remarked
+    assert decisive(plain) == decisive(remarked)
+    assert decisive(plain | {"seed": 2}) != decisive(plain)
+    assert decisive(plain)["corpus"]["sources"] == [
+        {"path": "lines.txt", "sentences": 10, "passages": 0, "repeats": 1, "column": None}
+    ]
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
