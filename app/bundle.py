@@ -67,6 +67,42 @@ class Baseline(BaseModel):
         return self
 
 
+class Calibration(BaseModel):
+    """How far a classifier's scores may be read as probabilities; its head answers softmax(logits / temperature).
+
+    Attributes:
+        temperature: Fitted on the dev rows; 1 where that mends nothing.
+        ece_before: Expected calibration error on them at a temperature of 1.
+        ece_after: The same, each half of them at the temperature that the other half gives.
+        rows: How many there are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: Annotated[float, Field(gt=0)]
+    ece_before: Annotated[float, Field(ge=0, le=1)]
+    ece_after: Annotated[float, Field(ge=0, le=1)]
+    rows: Annotated[int, Field(ge=1)]
+
+
+class Part(BaseModel):
+    """Some of the dev rows: how many, and what the bundle scores on them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: Annotated[int, Field(ge=1)]
+    score: float
+
+
+class Slices(BaseModel):
+    """Where a task's bundle is weaker: the task's deciding metric on parts of the dev rows, `all rows` among them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str
+    parts: dict[str, Part]
+
+
 class Manifest(BaseModel):
     """What a bundle is. Two vectors may be mixed in one index only if their `space` is equal.
 
@@ -86,6 +122,8 @@ class Manifest(BaseModel):
         training: The recipe and the data that made it.
         figures: Parity and quality, as the exporter measured them.
         baseline: What its rows looked like, where the exporter had any.
+        calibration: For a classifier, where the exporter had dev rows enough to fit a temperature.
+        slices: For a task: how it does on parts of its dev rows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -109,6 +147,8 @@ class Manifest(BaseModel):
     training: dict[str, Any] = {}
     figures: dict[str, float] = {}
     baseline: Baseline | None = None
+    calibration: Calibration | None = None
+    slices: Slices | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":
@@ -129,6 +169,8 @@ class Manifest(BaseModel):
             raise ValueError(f"the baseline's mean vector has {len(self.baseline.mean_vector)} dimensions")
         if self.baseline and tuple(self.baseline.label_shares) != self.labels:
             raise ValueError("the baseline has a share for each label, in their order")
+        if self.calibration and self.activation != "softmax":
+            raise ValueError(f"a temperature is for scores of a softmax, not of {self.activation}")
         return self
 
 

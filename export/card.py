@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from export.calibration import BINS, ROWS_TO_FIT
+from export.slices import LONGEST, ROWS_TO_SCORE, TYPO_EVERY
 from training.glue import TASKS
 from training.teacher import PACKAGE_NAME
 
@@ -19,9 +21,13 @@ TITLES = {
 
 def model_card(manifest: Mapping[str, Any]) -> str:
     """Give the card as Markdown: what the bundle is, how it was made, every figure with the command that prints it."""
-    sections = [f"# {manifest['name']}", _what(manifest), "## How it was made", _how(manifest)]
-    sections += ["## Figures", _figures(manifest), "## Limits", _limits(manifest)]
-    return "\n\n".join(sections) + "\n"
+    sections = [f"# {manifest['name']}", _what(manifest), "## What it is for", _purpose(manifest)]
+    sections += ["## How it was made", _how(manifest), "## Figures", _figures(manifest)]
+    if manifest["kind"] == "classifier":
+        sections += ["## Calibration", _calibration(manifest)]
+    if manifest["kind"] != "encoder":
+        sections += ["## Where it is weaker", _slices(manifest)]
+    return "\n\n".join([*sections, "## Limits", _limits(manifest)]) + "\n"
 
 
 def _what(manifest: Mapping[str, Any]) -> str:
@@ -44,34 +50,68 @@ def _what(manifest: Mapping[str, Any]) -> str:
     )
 
 
+def _purpose(manifest: Mapping[str, Any]) -> str:
+    if manifest["kind"] == "encoder":
+        return (
+            "Similarity, search, clustering and classification of English sentences and short passages. An index holds "
+            f"vectors of one `space` alone (here `{manifest['space']}`), and so of one model.\n\n"
+            "Not for: other languages, whole documents, or deciding by itself what concerns a person."
+        )
+    return (
+        "Texts like those that it was trained on; of others, score some labelled rows first.\n\n"
+        "Not for: other languages, or deciding by itself what concerns a person."
+    )
+
+
 def _how(manifest: Mapping[str, Any]) -> str:
     made = manifest["training"]
     if manifest["role"] == "teacher" and manifest["kind"] == "encoder":
-        return f"`python -m export teacher`, from weights with sha256 `{made['weights_sha256']}`."
+        return f"`{_export(manifest)}`, from weights with sha256 `{made['weights_sha256']}`."
     recipe = made["recipe"]
-    name = manifest["name"]
     if manifest["kind"] == "encoder":
         sources = "\n".join(
-            f"| {source['path']} | {source['sentences']:,} | {source['passages']:,} |"
+            f"| {source['path']} | {source.get('licence') or 'not stated'} | {source['sentences']:,} "
+            f"| {source['passages']:,} |"
             for source in recipe["corpus"]["sources"]
         )
         return (
             f"    python -m training distill --recipe training/recipes/{recipe['name']}.toml\n"
-            f"    python -m export student --run runs/{recipe['name']} --bundle models/{name}\n\n"
+            f"    {_export(manifest)}\n\n"
             f"{made['rows']:,} distinct texts ({made['tokens']:,} tokens), {recipe['optimisation']['epochs']} passes, "
             f"cosine loss to the teacher's vectors (Wu et al. 2020, arXiv 2004.03097). No task and no labels.\n\n"
-            f"| source | sentences, at most | passages |\n| --- | ---: | ---: |\n{sources}\n\n"
+            f"| source | licence | sentences, at most | passages |\n| --- | --- | ---: | ---: |\n{sources}\n\n"
             "`weights.safetensors` holds the same weights in float16, for fine-tuning: "
-            f"`python -m training finetune --from models/{name} --task sst2`."
+            f"`python -m training finetune --from models/{manifest['name']} --task sst2`."
         )
-    teacher = manifest["role"] == "teacher"
-    command, run = ("finetune-teacher", f"{recipe['task']}-teacher") if teacher else ("finetune", recipe["task"])
-    bundle = f"{name}-teacher" if teacher else name
+    command = "finetune-teacher" if manifest["role"] == "teacher" else "finetune"
     return (
         f"    python -m training {command} --task {recipe['task']}{_options(recipe)}\n"
-        f"    python -m export task --run runs/{run} --bundle models/{bundle}\n\n"
+        f"    {_export(manifest)}\n\n"
         f"{made['rows']:,} training rows, {recipe['optimisation']['epochs']} passes; the last pass is kept, "
-        "whatever the dev set said of others."
+        f"whatever the dev set said of others. {_rows(recipe)}"
+    )
+
+
+def _export(manifest: Mapping[str, Any]) -> str:
+    """Give the command that makes the bundle, and prints every figure on its card."""
+    name, recipe = manifest["name"], manifest["training"].get("recipe")
+    if recipe is None:
+        return "python -m export teacher"
+    if manifest["kind"] == "encoder":
+        return f"python -m export student --run runs/{recipe['name']} --bundle models/{name}"
+    suffix = "-teacher" if manifest["role"] == "teacher" else ""
+    return f"python -m export task --run runs/{recipe['task']}{suffix} --bundle models/{name}{suffix}"
+
+
+def _rows(recipe: Mapping[str, Any]) -> str:
+    """Say whose the training rows are, and where it is written what the encoder had read before."""
+    start = recipe.get("from", {}).get("bundle")
+    before = f" The encoder began as that of models/{start}: its card names what that was trained on." if start else ""
+    if recipe["task"] not in TASKS:
+        return f"The rows are a table of one's own.{before}"
+    row = TASKS[recipe["task"]]
+    return (
+        f"The rows are those of {row.folder} in GLUE (arXiv 1804.07461); licence of their texts: {row.licence}.{before}"
     )
 
 
@@ -83,12 +123,43 @@ def _options(recipe: Mapping[str, Any]) -> str:
     learnt = f" --teacher runs/{recipe['taught_by']['run']}" if "taught_by" in recipe else ""
     own = f" --teacher {recipe['teacher']}" if recipe.get("teacher", PACKAGE_NAME) != PACKAGE_NAME else ""
     transfer = " --transfer FILE" if recipe.get("transfer_rows") else ""
-    return f"{table}{frozen}{scratch}{learnt}{transfer}{own} --seed {recipe['seed']}"
+    augment = f" --augment {recipe['variants_per_row']}" if "variants_per_row" in recipe else ""
+    return f"{table}{frozen}{scratch}{learnt}{transfer}{augment}{own} --seed {recipe['seed']}"
 
 
 def _figures(manifest: Mapping[str, Any]) -> str:
     rows = [f"| {_title(name)} | {_number(value)} |" for name, value in manifest["figures"].items()]
-    return "\n".join(["Printed by the commands above.", "", "| figure | value |", "| --- | ---: |", *rows])
+    return "\n".join([f"Printed by `{_export(manifest)}`.", "", "| figure | value |", "| --- | ---: |", *rows])
+
+
+def _calibration(manifest: Mapping[str, Any]) -> str:
+    found = manifest["calibration"]
+    if found is None:
+        return f"None: it takes {ROWS_TO_FIT} dev rows, one of them answered wrongly. Scores are no probabilities."
+    error = f"The expected calibration error, over {BINS} bins of confidence of equal width, is {found.ece_before:.4f}"
+    if found.temperature == 1:
+        return (
+            f"Scores are softmax(logits). {error} on the {found.rows:,} dev rows, and no temperature that half of them "
+            f"gives lowers it on the other half. Printed by `{_export(manifest)}`."
+        )
+    return (
+        f"Scores are softmax(logits / {found.temperature}), by the temperature that fits the {found.rows:,} dev rows "
+        f"best (Guo et al. 2017, arXiv 1706.04599); no label changes by it. {error} without a temperature, and "
+        f"{found.ece_after:.4f} with one, each half of the rows scored at what the other half gives. The temperature "
+        f"in the bundle is fitted on all of them. Printed by `{_export(manifest)}`."
+    )
+
+
+def _slices(manifest: Mapping[str, Any]) -> str:
+    found = manifest["slices"]
+    rows = [f"| {name} | {part.rows:,} | {_number(part.score)} |" for name, part in found.parts.items()]
+    said = (
+        f"Dev rows by what stands in them; long texts are the longest {1 / LONGEST:.0%} by tokens, and noisy text is "
+        "all rows in lower case, without punctuation around words, two letters swapped in every "
+        f"{TYPO_EVERY}th word. A slice of fewer than {ROWS_TO_SCORE} rows, or on which the metric is not defined, is "
+        f"left out; a small one says little. Printed by `{_export(manifest)}`."
+    )
+    return "\n".join([said, "", f"| slice | rows | {found.metric} |", "| --- | ---: | ---: |", *rows])
 
 
 def _title(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from app.bundle import HEAD, MANIFEST, MODEL, TOKENIZER, WEIGHTS, Bundle, BundleError, Texts, read_bundle
 from app.session import EncoderSession, HeadSession, Vectors
 from app.tokenizer import Tokenizer
-from export.judgement import encoder_inputs
+from export.judgement import row_vectors
 from export.packed_encoder import Encode as PackedEncode
 from export.parity import served
 from training.checkpoint import Run, RunError
@@ -86,8 +86,6 @@ def _answer(bundle: Bundle, encoder: Bundle) -> Answer:
     encode, head = bundle_encoder(encoder), HeadSession(bundle.path(HEAD))
 
     def answer(rows: Sequence[Texts]) -> Vectors:
-        inputs = [encoder_inputs(bundle.manifest.inputs, texts) for texts in rows]
-        vectors = encode([one for of_row in inputs for one in of_row])
-        return head.run(vectors.reshape(len(rows), len(inputs[0]), -1))
+        return head.run(row_vectors(bundle.manifest.inputs, encode, rows))
 
     return answer

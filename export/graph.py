@@ -31,18 +31,19 @@ TRACING_WARNINGS = (
 
 
 class Scores(nn.Module):
-    """A head with its activation: what a served head answers."""
+    """A head with its activation: what a served head answers. Of softmax the temperature is part."""
 
-    def __init__(self, head: nn.Module, activation: str) -> None:
+    def __init__(self, head: nn.Module, activation: str, temperature: float = 1.0) -> None:
         super().__init__()
         self.head = head
         self.activation = activation
+        self.temperature = temperature
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Give scores, float32 (rows, outputs)."""
         logits: Tensor = self.head(vectors)
         if self.activation == "softmax":
-            return torch.softmax(logits, dim=1)
+            return torch.softmax(logits / self.temperature, dim=1)
         return torch.sigmoid(logits) if self.activation == "sigmoid" else logits
 
 

@@ -3,22 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import nn
 
 from app.bundle import Inputs, Texts
-from app.session import HeadSession, Vectors
+from app.session import Vectors
 from app.tokenizer import Tokenizer
-from export.graph import Scores
 from export.packed_encoder import Encode
-from export.parity import PARITY_MAX_ABS, ParityError, compare, say
+from export.parity import ParityError, say
 from training.checkpoint import Run
 from training.encoding import encode
 from training.evaluation import sts_spearman
 from training.recipe import Int8
-from training.task import Task, TaskError, examples_from
-from training.task_model import TaskModel, read_apart, score
+from training.task import Examples, Task, TaskError
 
 
 def sts_figures(student: nn.Module, run: Run, encode_int8: Encode, data: Path, limits: Int8) -> dict[str, float]:
@@ -36,26 +32,28 @@ def sts_figures(student: nn.Module, run: Run, encode_int8: Encode, data: Path, l
     return judge("sts_dev_spearman", exact, small, limits)
 
 
-def task_figures(
-    task: Task,
-    inputs: Inputs,
-    model: TaskModel,
-    run: Run,
-    encode_served: Encode,
-    head: HeadSession,
-    precision: str,
-    limits: Int8,
-) -> dict[str, float]:
-    """Score a task's bundle on its dev rows, and judge int8 by what PyTorch scores in float32."""
-    dev, name, metric = examples_from(run.dev()), f"{task.name}_dev_{task.metrics[0]}", task.metrics[0]
-    sequences = [sequence for texts in dev.texts for sequence in encoder_inputs(inputs, texts)]
-    vectors = encode_served(sequences).reshape(len(dev), model.head.texts, -1)
-    found = task.score(dev.labels, head.run(vectors))[metric]
-    if precision == "float32":
-        say(f"{name}: {found:.4f} in float32")
-        return {f"{name}_float32": found}
-    exact = score(model, task, dev, read_apart(run.tokenizer(), run.facts()["max_tokens"]))[metric]
-    return judge(name, exact, found, limits)
+def task_figures(task: Task, dev: Examples, answers: Vectors, exact: float | None, limits: Int8) -> dict[str, float]:
+    """Score a task's bundle by its deciding metric, and judge int8 by what PyTorch scores in float32.
+
+    Args:
+        task: What is scored.
+        dev: Labelled rows.
+        answers: The bundle's, (rows, outputs).
+        exact: PyTorch's score; none where the bundle itself is in float32.
+        limits: What int8 may cost.
+    """
+    metric = task.metrics[0]
+    name, found = f"{task.name}_dev_{metric}", task.score(dev.labels, answers)[metric]
+    if exact is not None:
+        return judge(name, exact, found, limits)
+    say(f"{name}: {found:.4f} in float32")
+    return {f"{name}_float32": found}
+
+
+def row_vectors(inputs: Inputs, encode: Encode, rows: Sequence[Texts]) -> Vectors:
+    """Encode rows as a head takes them: float32 (rows, texts, dimensions)."""
+    sequences = [encoder_inputs(inputs, texts) for texts in rows]
+    return encode([one for of_row in sequences for one in of_row]).reshape(len(rows), len(sequences[0]), -1)
 
 
 def encoder_inputs(inputs: Inputs, texts: Texts) -> list[str | Texts]:
@@ -69,13 +67,3 @@ def judge(name: str, exact: float, small: float, limits: Int8) -> dict[str, floa
     if exact - small > limits.max_loss:
         raise ParityError(f"int8 costs {exact - small:.4f} of {name}, allowed {limits.max_loss:g} (the recipe's int8)")
     return {f"{name}_float32": exact, f"{name}_int8": small}
-
-
-def head_parity(scores: Scores, session: HeadSession, texts: int, width: int) -> float:
-    """Hold a head's graph against PyTorch on random unit vectors: the largest difference, or ParityError."""
-    vectors = np.random.default_rng(0).standard_normal((8, texts, width)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
-    with torch.inference_mode():
-        report = compare(session.run(vectors), scores(torch.from_numpy(vectors)).numpy())
-    say(f"head against PyTorch: {report.require(max_abs=PARITY_MAX_ABS)}")
-    return report.max_abs

@@ -13,16 +13,17 @@ from app.bundle import CANARY, CARD, HEAD, WEIGHTS, Bundle, Inputs, Texts, space
 from app.session import HeadSession, Vectors
 from export.baseline import add_baseline
 from export.card import model_card
-from export.graph import Scores, head_graph
-from export.judgement import encoder_inputs, head_parity, sts_figures, task_figures
-from export.packed_encoder import Encode, find_encoder, in_file, pack_encoder, probes
+from export.judgement import encoder_inputs, row_vectors, sts_figures, task_figures
+from export.packed_encoder import Encode, find_encoder, pack_encoder, probes
+from export.packed_head import pack_head
 from export.parity import SENTENCES, say
+from export.slices import noisy_rows, score_slices
 from training.checkpoint import Run, RunError
 from training.head import Head
 from training.recipe import Int8
 from training.student import load_student
-from training.task import task_from
-from training.task_model import TaskModel
+from training.task import examples_from, task_from
+from training.task_model import Reader, TaskModel, read_apart, read_joined, score
 from training.teacher import Teacher
 from training.tuned_teacher import load_tuned_teacher
 
@@ -114,11 +115,13 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
         if frozen
         else pack_encoder(model.encoder, tokenizer, facts["max_tokens"], precision, inputs, limits)
     )
-    scores = Scores(model.head.eval(), "softmax" if task.labels else "none")
-    head = head_graph(scores, model.head.texts, facts["width"])
-    with in_file(head) as file:
-        session = HeadSession(file)
-    figures = packed.figures | {"head_parity_max_abs": head_parity(scores, session, model.head.texts, facts["width"])}
+    dev, read = examples_from(run.dev()), _reader(inputs, run)
+    vectors = row_vectors(inputs, packed.encode, dev.texts)
+    head = pack_head(model.head, task, vectors, dev.labels)
+    answers = head.session.run(vectors)
+    noisy = head.session.run(row_vectors(inputs, packed.encode, noisy_rows(dev.texts)))
+    tokens = [sum(map(len, sequences)) for sequences in read(dev.texts)]
+    exact = score(model, task, dev, read)[task.metrics[0]] if precision == "int8" else None
     manifest = {
         "name": folder.name.removesuffix("-teacher") if role == "teacher" else folder.name,
         "role": role,
@@ -128,15 +131,17 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
         "max_tokens": facts["max_tokens"],
         "vocabulary": facts["vocabulary"],
         "labels": task.labels,
-        "activation": scores.activation,
+        "activation": head.activation,
         "precision": precision,
         "space": packed.space,
         "base": packed.space if frozen else None,
         "canary_tolerance": CANARY_SCORE_DIFFERENCE,
         "training": {"recipe": recipe, "rows": facts["rows"]},
-        "figures": figures | task_figures(task, inputs, model, run, packed.encode, session, precision, limits),
+        "figures": packed.figures | head.figures | task_figures(task, dev, answers, exact, limits),
+        "calibration": head.calibration,
+        "slices": score_slices(task, dev, tokens, answers, noisy),
     }
-    files = {**packed.files, HEAD: head, CANARY: _task_canary(inputs, packed.encode, session)}
+    files = {**packed.files, HEAD: head.graph, CANARY: _task_canary(inputs, packed.encode, head.session)}
     return _with_baseline(_write(folder, manifest, files), run)
 
 
@@ -147,6 +152,11 @@ def _student_of_task(run: Run) -> TaskModel:
     head = Head(task.texts, facts["width"], task.outputs)
     head.load_state_dict(_part(weights, "head."))
     return TaskModel(student, head)
+
+
+def _reader(inputs: Inputs, run: Run) -> Reader:
+    read = read_joined if inputs == "pair_joined" else read_apart
+    return read(run.tokenizer(), run.facts()["max_tokens"])
 
 
 def _part(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

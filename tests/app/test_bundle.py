@@ -1,8 +1,10 @@
+import json
 import os
 from pathlib import Path
 
 import pytest
 from bundles import DIMENSIONS, write_encoder, write_task
+from pydantic import ValidationError
 
 from app.bundle import Bundle, BundleError, Manifest, read_bundle, space_id, write_bundle
 
@@ -28,6 +30,32 @@ def test_a_baseline_must_fit_its_bundle(tmp_path: Path, wrong: dict[str, object]
     assert write_encoder(tmp_path, baseline=baseline).manifest.baseline is not None
     with pytest.raises(BundleError, match=complaint):
         write_encoder(tmp_path, baseline=baseline | wrong)
+
+
+def test_a_task_bundle_says_how_it_is_calibrated_and_where_it_is_weaker(tmp_path: Path) -> None:
+    known = {
+        "calibration": {"temperature": 1.5, "ece_before": 0.1, "ece_after": 0.02, "rows": 200},
+        "slices": {"metric": "accuracy", "parts": {"all rows": {"rows": 200, "score": 0.9}}},
+    }
+    older = write_task(tmp_path)
+    assert (older.manifest.calibration, older.manifest.slices) == (None, None)
+    files = {file: older.path(file).read_bytes() for file in older.manifest.files}
+    bundle = write_bundle(older.folder, facts(older, **known), files)
+    assert bundle.manifest.model_dump(include=set(known)) == known
+    manifest = json.loads(older.path("manifest.json").read_bytes())
+    bare = {name: value for name, value in manifest.items() if name not in known}
+    older.path("manifest.json").write_text(json.dumps(bare))
+    assert read_bundle(older.folder) == older
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"ece_after": 1.2}, {"rows": 0}, {"bins": 15}])
+def test_a_calibration_is_checked(tmp_path: Path, wrong: dict[str, float]) -> None:
+    sound = {"temperature": 1.5, "ece_before": 0.1, "ece_after": 0.02, "rows": 200}
+    task, stars = write_task(tmp_path), write_task(tmp_path, "stars", labels=())
+    with pytest.raises(ValidationError, match=f"calibration.{next(iter(wrong))}"):
+        Manifest.model_validate(task.manifest.model_dump() | {"calibration": sound | wrong})
+    with pytest.raises(ValidationError, match="for scores of a softmax, not of none"):
+        Manifest.model_validate(stars.manifest.model_dump() | {"calibration": sound})
 
 
 def test_writing_again_replaces_the_bundle_and_leaves_no_draft(tmp_path: Path) -> None:

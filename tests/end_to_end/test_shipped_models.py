@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from app.bundle import read_bundle
 from app.main import create_app
 from app.settings import Settings
+from export.calibration import expected_calibration_error
 from export.columns import bundle_encoder, task_answers, weights_encoder
 from export.parity import PASSAGES, SENTENCES
 from training.encoding import encode, tokenize
@@ -89,3 +90,13 @@ def test_the_tasks_score_what_their_manifests_say(data: Path):
         task, dev = TASKS[name].task, read_dev(TASKS[name], data)
         stated = read_bundle(MODELS / name).manifest.figures[f"{name}_dev_{task.metrics[0]}_int8"]
         assert task.score(dev.labels, answer(dev.texts))[task.metrics[0]] == pytest.approx(stated, abs=5e-3)
+
+
+def test_a_classifiers_scores_are_as_sure_as_its_card_says(data: Path):
+    dev, answer = read_dev(TASKS["sst2"], data), task_answers(MODELS)["sst2"]
+    calibration = read_bundle(MODELS / "sst2").manifest.calibration
+    assert calibration is not None
+    assert calibration.rows == len(dev)
+    found = expected_calibration_error(answer(dev.texts), dev.labels)
+    assert found == pytest.approx(calibration.ece_after, abs=0.02)
+    assert found < calibration.ece_before

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 
-from export.judgement import encoder_inputs, judge
+from export.judgement import encoder_inputs, judge, row_vectors, task_figures
 from export.parity import ParityError
 from training.recipe import Int8
+from training.task import Examples, Task
 
 
 def test_a_score_lost_in_int8_beyond_the_limit_stops_the_export():
@@ -16,3 +18,20 @@ def test_a_pair_encoded_apart_makes_two_inputs_and_a_joined_one_a_single():
     assert encoder_inputs("pair_apart", ("a", "b")) == ["a", "b"]
     assert encoder_inputs("pair_joined", ("a", "b")) == [("a", "b")]
     assert encoder_inputs("text", ("a",)) == [("a",)]
+
+
+def test_rows_are_encoded_as_a_head_takes_them():
+    def encode(texts):
+        return np.asarray([[len(text)] for text in texts], np.float32)
+
+    pairs = [("a", "bb"), ("ccc", "dddd")]
+    assert row_vectors("pair_apart", encode, pairs).tolist() == [[[1], [2]], [[3], [4]]]
+    assert row_vectors("pair_joined", encode, pairs).tolist() == [[[2]], [[2]]]
+
+
+def test_a_bundle_in_float32_is_scored_and_one_in_int8_is_judged():
+    task, dev = Task("mood", 1, ("bad", "good"), ("accuracy",)), Examples([("a",)] * 4, np.asarray([0.0, 1, 1, 1]))
+    answers = np.asarray([[0.9, 0.1]] * 2 + [[0.1, 0.9]] * 2, np.float32)
+    assert task_figures(task, dev, answers, None, Int8()) == {"mood_dev_accuracy_float32": 0.75}
+    with pytest.raises(ParityError, match=r"int8 costs 0\.2500 of mood_dev_accuracy"):
+        task_figures(task, dev, answers, 1.0, Int8())

@@ -4,18 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from app.bundle import CANARY, HEAD, MODEL, TOKENIZER, WEIGHTS, BundleError, read_bundle
 from app.session import EncoderSession, HeadSession
 from app.tokenizer import Tokenizer
+from export.columns import bundle_encoder, task_answers
+from export.judgement import row_vectors
 from export.packing import export_student, export_task, export_teacher
 from export.parity import ParityError
 from training.checkpoint import Run, RunError
 from training.encoding import encode
 from training.finetuning import finetune, load_start
 from training.glue import TASKS, read_dev, read_train
-from training.recipe import FinetuneRecipe, Optimisation
+from training.head import Head
+from training.recipe import FinetuneRecipe, Optimisation, TeacherTaskRecipe
+from training.task import Examples, Task
 from training.teacher import load_teacher
+from training.tuned_teacher import finetune_teacher
 
 
 @pytest.fixture
@@ -114,6 +120,39 @@ def test_a_task_may_be_exported_in_float32(student: Run, corpus: Path, tmp_path:
     assert not any(name.endswith("int8") for name in manifest.figures)
 
 
+def test_a_task_bundle_is_calibrated_and_sliced_on_its_dev_rows(student: Run, tmp_path: Path):
+    task = TASKS["sst2"].task
+    texts = [(f"the film was {'not ' * (row % 3)}{'good' if row % 2 else 'bad'}",) for row in range(120)]
+    rows = Examples(texts, np.asarray([float(row % 2 != (row % 7 == 0)) for row in range(120)]))
+    run, how = Run(tmp_path / "runs" / "sst2"), Optimisation(epochs=2, learning_rate=2e-2, batch_rows=8)
+    recipe = FinetuneRecipe("sst2", how, precision="float32")
+    finetune(recipe, task, rows, rows, load_start(student.folder), run)
+    bundle = export_task(run, tmp_path / "sst2")
+    calibration, slices = bundle.manifest.calibration, bundle.manifest.slices
+    assert calibration.rows == 120
+    parts = {name: part.rows for name, part in slices.parts.items()}
+    assert (slices.metric, parts) == ("accuracy", {"all rows": 120, "negation": 80, "noisy text": 120})
+    assert slices.parts["all rows"].score == bundle.manifest.figures["sst2_dev_accuracy_int8"]
+    assert slices.parts["noisy text"].score == pytest.approx(slices.parts["all rows"].score, abs=0.1)
+    answers = task_answers(tmp_path)["sst2"](rows.texts)
+    assert task.score(rows.labels, answers)["accuracy"] == slices.parts["all rows"].score
+    head, weights = Head(1, bundle.manifest.dimensions, 2), run.weights()
+    head.load_state_dict({name: weights[f"head.{name}"] for name in head.state_dict()})
+    with torch.inference_mode():
+        logits = head(torch.from_numpy(row_vectors("text", bundle_encoder(bundle), rows.texts)))
+    assert np.allclose(answers, torch.softmax(logits / calibration.temperature, dim=1), atol=1e-5)
+
+
+def test_a_teacher_of_pairs_may_be_exported_in_int8(small_bert: Path, tmp_path: Path):
+    pairs = [("a good film", "a bad film"), ("the cat sat", "the cat sat")] * 8
+    rows, task = Examples(pairs, np.asarray([0.0, 1.0] * 8)), Task("alike", 2, ("different", "same"), ("accuracy",))
+    recipe = TeacherTaskRecipe("quick", Optimisation(epochs=1, learning_rate=1e-3, batch_rows=8), precision="float32")
+    run = Run(tmp_path / "runs" / "alike-teacher")
+    finetune_teacher(recipe, task, rows, rows, load_teacher(str(small_bert)), run)
+    figures = export_task(run, tmp_path / "alike-teacher", "int8").manifest.figures
+    assert figures["alike_dev_accuracy_float32"] == run.final_figures()["accuracy"]
+
+
 def test_a_loss_in_int8_beyond_the_recipes_limit_stops_the_export(student: Run, tmp_path: Path):
     strict = Run(tmp_path / "strict")
     shutil.copytree(student.folder, strict.folder)
@@ -128,7 +167,7 @@ def test_the_card_says_how_it_was_made_and_shows_every_figure(student: Run, tmp_
     bundle = export_student(student, tmp_path / "student", tmp_path)
     card = (bundle.folder / "README.md").read_text()
     assert "python -m training distill --recipe training/recipes/student.toml" in card
-    assert "corpus/lines.txt.xz" in card
+    assert "| corpus/lines.txt.xz | not stated | 400 | 0 |" in card
     assert card.count("|") > 3 * len(bundle.manifest.figures)
     assert json.loads((bundle.folder / "manifest.json").read_text())["training"]["rows"] == 360
 

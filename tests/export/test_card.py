@@ -1,0 +1,91 @@
+import pytest
+
+from app.bundle import Calibration, Part, Slices
+from export.card import model_card
+
+ENCODER = {
+    "name": "student",
+    "role": "student",
+    "kind": "encoder",
+    "inputs": "text",
+    "dimensions": 384,
+    "max_tokens": 256,
+    "precision": "int8",
+    "space": "0123456789abcdef",
+    "labels": (),
+    "figures": {"int8_mean_cosine": 0.9994},
+    "training": {
+        "teacher": "all-MiniLM-L6-v2",
+        "rows": 100,
+        "tokens": 1200,
+        "recipe": {
+            "name": "student",
+            "optimisation": {"epochs": 2},
+            "corpus": {
+                "sources": [
+                    {"path": "wiki.txt", "sentences": 90, "passages": 5, "licence": "CC BY-SA"},
+                    {"path": "older.txt", "sentences": 10, "passages": 0},
+                ]
+            },
+        },
+    },
+}
+TASK = ENCODER | {
+    "name": "mood",
+    "kind": "classifier",
+    "labels": ("bad", "good"),
+    "figures": {"mood_dev_accuracy_int8": 0.9},
+    "training": {"rows": 100, "recipe": {"task": "mood", "seed": 1, "optimisation": {"epochs": 3}}},
+    "calibration": Calibration(temperature=1.6321, ece_before=0.0721, ece_after=0.0215, rows=872),
+    "slices": Slices(
+        metric="accuracy", parts={"all rows": Part(rows=872, score=0.8658), "negation": Part(rows=201, score=0.8012)}
+    ),
+}
+
+
+def test_an_encoders_card_gives_each_source_with_its_licence():
+    card = model_card(ENCODER)
+    assert "| wiki.txt | CC BY-SA | 90 | 5 |\n| older.txt | not stated | 10 | 0 |" in card
+    assert "Printed by `python -m export student --run runs/student --bundle models/student`." in card
+    assert "## Where it is weaker" not in card
+    assert "## Calibration" not in card
+
+
+@pytest.mark.parametrize("manifest", [ENCODER, TASK], ids=["encoder", "task"])
+def test_a_card_says_what_a_bundle_is_for_and_what_not(manifest: dict[str, object]):
+    purpose = model_card(manifest).partition("## What it is for")[2].partition("##")[0]
+    assert "Not for: other languages" in purpose
+
+
+def test_a_tasks_card_shows_slices_and_calibration_with_their_command():
+    card = model_card(TASK)
+    assert "| slice | rows | accuracy |\n| --- | ---: | ---: |\n| all rows | 872 | 0.8658 |" in card
+    assert "| negation | 201 | 0.8012 |" in card
+    assert "softmax(logits / 1.6321)" in card
+    assert "is 0.0721 without a temperature, and 0.0215 with one" in card
+    assert card.count("Printed by `python -m export task --run runs/mood --bundle models/mood`.") == 3
+
+
+def test_a_card_says_that_nothing_was_calibrated():
+    useless = Calibration(temperature=1, ece_before=0.02, ece_after=0.02, rows=872)
+    assert "Scores are softmax(logits). The expected" in model_card(TASK | {"calibration": useless})
+    assert "Scores are no probabilities" in model_card(TASK | {"calibration": None})
+    assert "## Calibration" not in model_card(TASK | {"kind": "regressor", "labels": (), "calibration": None})
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("sst2", "SST-2 in GLUE (arXiv 1804.07461); licence of their texts: not stated"), ("mood", "one's own")],
+)
+def test_a_tasks_card_says_whose_its_rows_are(task: str, said: str):
+    recipe = {"task": task, "seed": 1, "optimisation": {"epochs": 3}, "from": {"bundle": "student"}}
+    card = model_card(TASK | {"training": {"rows": 100, "recipe": recipe}})
+    assert said in card
+    assert "The encoder began as that of models/student" in card
+
+
+def test_a_teachers_task_is_made_by_its_own_commands():
+    recipe = {"task": "mood", "seed": 1, "optimisation": {"epochs": 3}, "teacher": "all-MiniLM-L6-v2"}
+    card = model_card(TASK | {"role": "teacher", "training": {"rows": 100, "recipe": recipe}})
+    assert "python -m training finetune-teacher --task mood" in card
+    assert "python -m export task --run runs/mood-teacher --bundle models/mood-teacher" in card

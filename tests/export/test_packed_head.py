@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+import torch
+
+from export.graph import Scores, head_graph
+from export.packed_head import PackedHead, pack_head
+from training.head import Head
+from training.task import Task
+
+ROWS, WIDTH = 400, 12
+MOOD = Task("mood", 1, ("bad", "mixed", "good"), ("accuracy",))
+
+
+@pytest.fixture
+def head() -> Head:
+    """A head that is far too sure of itself."""
+    torch.manual_seed(0)
+    head = Head(1, WIDTH, len(MOOD.labels))
+    with torch.no_grad():
+        head.output.weight.mul_(60)
+    return head
+
+
+@pytest.fixture
+def vectors() -> np.ndarray:
+    vectors = np.random.default_rng(0).standard_normal((ROWS, 1, WIDTH)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
+
+
+def labelled(head: Head, vectors: np.ndarray) -> np.ndarray:
+    """Draw labels as likely as a head would have them that is a quarter as sure."""
+    rng = np.random.default_rng(1)
+    with torch.inference_mode():
+        shares = torch.softmax(head(torch.from_numpy(vectors)).double() / 4, dim=1).numpy()
+    return np.asarray([rng.choice(len(row), p=row) for row in shares], dtype=np.float64)
+
+
+def packed(head: Head, vectors: np.ndarray) -> PackedHead:
+    return pack_head(head, MOOD, vectors, labelled(head, vectors))
+
+
+def test_the_temperature_is_inside_the_graph(head: Head, vectors: np.ndarray):
+    found = packed(head, vectors)
+    assert found.calibration.temperature == pytest.approx(4, rel=0.2)
+    assert found.calibration.ece_after < found.calibration.ece_before
+    with torch.inference_mode():
+        expected = torch.softmax(head(torch.from_numpy(vectors)) / found.calibration.temperature, dim=1)
+    assert np.allclose(found.session.run(vectors), expected, atol=1e-6)
+    assert found.figures["head_parity_max_abs"] < 1e-5
+
+
+def test_no_label_changes_by_it(head: Head, vectors: np.ndarray):
+    found = packed(head, vectors)
+    with torch.inference_mode():
+        uncalibrated = Scores(head, "softmax")(torch.from_numpy(vectors)).numpy()
+    answers = found.session.run(vectors)
+    assert np.abs(answers - uncalibrated).max() > 0.1
+    assert (answers.argmax(axis=1) == uncalibrated.argmax(axis=1)).all()
+
+
+def test_a_regression_has_nothing_to_calibrate(vectors: np.ndarray):
+    head = Head(1, WIDTH, 1)
+    found = pack_head(head, Task("stars", 1, (), ("spearman",)), vectors, np.arange(float(ROWS)))
+    assert (found.calibration, found.activation) == (None, "none")
+    assert found.graph == head_graph(Scores(head, "none"), 1, WIDTH)
