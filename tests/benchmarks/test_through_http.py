@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_peers import SERVER, peer
+from test_servers import SERVER, peer
 
 from benchmarks.peers import Running, running
 from benchmarks.through_http import Round, closed_loop, closed_table, in_turn, open_loop
