@@ -89,3 +89,10 @@ def test_a_teachers_task_is_made_by_its_own_commands():
     card = model_card(TASK | {"role": "teacher", "training": {"rows": 100, "recipe": recipe}})
     assert "python -m training finetune-teacher --task mood" in card
     assert "python -m export task --run runs/mood-teacher --bundle models/mood-teacher" in card
+
+
+def test_a_tasks_card_repeats_the_options_that_made_it():
+    recipe = {"task": "sst2", "seed": 3, "optimisation": {"epochs": 3}, "taught_by": {"run": "sst2-teacher"}}
+    recipe |= {"transfer_rows": 500, "variants_per_row": 4}
+    card = model_card(TASK | {"training": {"rows": 100, "recipe": recipe}})
+    assert "--task sst2 --teacher runs/sst2-teacher --transfer FILE --augment 4 --seed 3\n" in card
