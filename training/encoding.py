@@ -43,8 +43,9 @@ def batches_of_one_length(lengths: NDArray[np.int64], batch_tokens: int = BATCH_
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Say where a module's weights are."""
-    return next(module.parameters()).device
+    """Say where a module's weights are; on the CPU, if it has none."""
+    weight = next(module.parameters(), None)
+    return torch.device("cpu") if weight is None else weight.device
 
 
 @torch.inference_mode()
