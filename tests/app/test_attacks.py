@@ -29,7 +29,7 @@ LITTLE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthC
 @pytest.fixture(scope="module")
 def client(models_dir: Path) -> Iterator[TestClient]:
     """One service for all examples."""
-    with TestClient(create_app(Settings(models_dir=models_dir, threads=2, drain_seconds=0))) as client:
+    with TestClient(create_app(Settings(models_dir=models_dir, threads=2, drain_seconds=0, lag_seconds=30))) as client:
         client.portal.call(client.app.state.service.loaded.wait)
         yield client
 
