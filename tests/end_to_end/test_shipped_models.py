@@ -26,7 +26,7 @@ TEXTS = [*SENTENCES, *PASSAGES]
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(models_dir=MODELS))) as client:
+    with TestClient(create_app(Settings(models_dir=MODELS, lag_seconds=30))) as client:
         while client.get("/health/ready").status_code != 200:
             assert client.get("/health/live").status_code == 200
         yield client

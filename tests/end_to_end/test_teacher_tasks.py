@@ -54,7 +54,9 @@ def serve(folder: Path, small_bert: Path) -> Iterator[Callable[..., TestClient]]
             how = ["--recipe", str(folder / "quick.toml"), "--teacher", str(small_bert), "--into", str(run)]
             assert train(["finetune-teacher", "--task", task, *table, *how]) == 0
             assert export(["task", "--run", str(run), "--bundle", str(models / run.name)]) == 0
-            client = stack.enter_context(TestClient(create_app(Settings(models_dir=models, drain_seconds=0))))
+            client = stack.enter_context(
+                TestClient(create_app(Settings(models_dir=models, drain_seconds=0, lag_seconds=30)))
+            )
             client.portal.call(client.app.state.service.loaded.wait)
             return client
 
@@ -134,7 +136,7 @@ def test_a_student_learns_from_that_teacher_and_both_are_compared(
     assert rows[0]["setting"] == "student from scratch"
 
     assert list(task_answers(folder / "models")) == ["alike"], "an evaluation of students holds no teacher"
-    with TestClient(create_app(Settings(models_dir=folder / "models", drain_seconds=0))) as client:
+    with TestClient(create_app(Settings(models_dir=folder / "models", drain_seconds=0, lag_seconds=30))) as client:
         client.portal.call(client.app.state.service.loaded.wait)
         reply = client.post("/compare", json={"pairs": [["a good film", "a bad cat"]], "task": "alike"})
     assert reply.status_code == 200, reply.text
