@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -72,6 +73,26 @@ class Service:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def program(name: str) -> str:
+    """Find a program, which Debian calls as its package.
+
+    Raises:
+        RuntimeError: it is not installed.
+    """
+    found = shutil.which(name)
+    if found is None:
+        raise RuntimeError(f"{name} is not installed; on Debian and Ubuntu: apt install {name}")
+    return found
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 async def sizes(service: Service, stop: float) -> list[int]:
     """Take the resident size each second."""
     found = []
@@ -100,9 +121,7 @@ async def serving(models: Path, cores: set[int] | None = None, **settings: objec
     Raises:
         RuntimeError: the service ended, or was not ready within a minute.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     chosen = {"models_dir": models, "port": port, "log_level": "warning", "drain_seconds": 0} | settings
     names = {f"UNDERSTUDY_{name.upper()}": str(value) for name, value in chosen.items()}
     process = subprocess.Popen([sys.executable, "-m", "app"], env={**os.environ, **names})

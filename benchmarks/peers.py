@@ -1,7 +1,6 @@
 """The servers that are compared: this one, and peers that the harness installs into venvs of their own."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
+
+from benchmarks.client import free_port
 
 UNDERSTUDY = "understudy"
 TORCH = "torch==2.13.0"
@@ -158,9 +159,7 @@ def running(peer: Peer, cache: Path, cores: set[int] | None = None) -> Iterator[
         PeerError: it cannot be installed, ends, or is not ready in time.
     """
     python = python_of(peer, cache)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, **peer.environment, "UNDERSTUDY_PORT": str(port)}
     log = cache / f"{peer.path.strip('/')}-{port}.log"
     cache.mkdir(parents=True, exist_ok=True)

@@ -1,20 +1,30 @@
-"""The README's picture of the page, from a real run: `python -m benchmarks.pictures`.
+"""The README's pictures of the page and the dashboard, from real runs.
 
-Needs Debian's `chromium`, the `dev` extra, and models/teacher (`python -m export teacher`). The figures in it are this
-machine's; text is set in Inter where it is installed (Debian's `fonts-inter`).
+python -m benchmarks.pictures [page] [dashboard] [--minutes 6] [--into docs]
+
+The page needs Debian's `chromium`, and is set in Inter where that is installed (Debian's `fonts-inter`). The dashboard
+needs Debian's `prometheus`, which scrapes the service through some minutes of traffic. Both need the `dev` extra and
+models/teacher (`python -m export teacher`). The figures in them are this machine's.
 """
 
 import argparse
 import asyncio
 import io
-import shutil
+import sys
+import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from playwright.async_api import ViewportSize, async_playwright
 
-from benchmarks.client import serving
+from app.bundle import read_bundle
+from app.metrics import MODELS
+from benchmarks import dashboard_picture, traffic
+from benchmarks.client import program, serving
+from benchmarks.prometheus import scrape_seconds, watching
 
 CHROMIUM = "chromium"
 # Nothing of its own over the network.
@@ -32,20 +42,46 @@ EXAMPLE = "Film reviews"
 RUNS = 8  # the figures shown are the last one's, and those of a service that is awake
 
 
-async def picture(address: str) -> bytes:
-    """Open the page, have an example compared some times, and take all of it, as PNG."""
+async def page(options: argparse.Namespace) -> bytes:
+    """Have the page compare an example some times, and take all of it, as PNG.
+
+    Raises:
+        RuntimeError: there is no Chromium.
+    """
+    browser = program(CHROMIUM)
+    async with serving(options.models) as service:
+        return await _seen(browser, f"http://127.0.0.1:{service.client.port}/")
+
+
+async def dashboard(options: argparse.Namespace) -> bytes:
+    """Have Prometheus watch some minutes of traffic, and draw what the dashboard shows then, as PNG.
+
+    Raises:
+        RuntimeError: Prometheus is not installed, or refuses a query.
+    """
+    board, every = dashboard_picture.read(), scrape_seconds()
+    values = dashboard_picture.variables(board, every)
+    async with serving(options.models) as service, watching(service.client.port) as prometheus:
+        begun = time.time()
+        await traffic.send(service.client.port, 60 * options.minutes)
+        times = [begun + every * number for number in range(60 * options.minutes // every + 1)]
+        found = await dashboard_picture.ask(board, prometheus, values, times)
+    return dashboard_picture.draw(board, found, values, times)
+
+
+async def _seen(browser: str, address: str) -> bytes:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=QUIET)
-        page = await browser.new_page(viewport=VIEWPORT, color_scheme="light", reduced_motion="reduce")
-        await page.goto(address)
+        chromium = await playwright.chromium.launch(executable_path=browser, args=QUIET)
+        tab = await chromium.new_page(viewport=VIEWPORT, color_scheme="light", reduced_motion="reduce")
+        await tab.goto(address)
         for _ in range(RUNS):
-            await page.get_by_role("button", name=EXAMPLE).click()
-            await page.locator("#run:not([aria-disabled])").wait_for()
-        await page.locator("h1").click()  # so that nothing is hovered over
-        async with page.expect_response("**/metrics"):
+            await tab.get_by_role("button", name=EXAMPLE).click()
+            await tab.locator("#run:not([aria-disabled])").wait_for()
+        await tab.locator("h1").click()  # so that nothing is hovered over
+        async with tab.expect_response("**/metrics"):
             pass
-        taken = await page.screenshot(full_page=True)
-        await browser.close()
+        taken = await tab.screenshot(full_page=True)
+        await chromium.close()
     return taken
 
 
@@ -65,18 +101,42 @@ def small(png: bytes) -> bytes:
     return written.getvalue()
 
 
-async def take(models: Path, to: Path) -> None:
-    """Serve the models, and write the picture of their page."""
-    async with serving(models) as service:
-        png = small(await picture(f"http://127.0.0.1:{service.client.port}/"))
-    to.parent.mkdir(exist_ok=True)
-    to.write_bytes(png)
-    print(f"{to}: {len(png) / 1e3:.0f} kB")  # noqa: T201
+PICTURES: dict[str, Callable[[argparse.Namespace], Coroutine[Any, Any, bytes]]] = {"page": page, "dashboard": dashboard}
+
+
+def main() -> int:
+    """Take some pictures, or all."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.pictures",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("pictures", nargs="*", choices=[*PICTURES, []], metavar="picture", help="page or dashboard")
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument(
+        "--minutes",
+        type=int,
+        choices=range(1, 61),
+        default=6,
+        metavar="1..60",
+        help="of traffic that the dashboard shows",
+    )
+    parser.add_argument("--into", type=Path, default=Path("docs"))
+    options = parser.parse_args()
+    options.into.mkdir(parents=True, exist_ok=True)
+    for name in options.pictures or PICTURES:
+        file = options.into / f"{name}.png"
+        try:
+            for model in MODELS:
+                read_bundle(options.models / model)
+            png = small(asyncio.run(PICTURES[name](options)))
+        except RuntimeError as error:
+            sys.stderr.write(f"error: {name}: {error}\n")
+            return 2
+        file.write_bytes(png)
+        sys.stdout.write(f"{file}: {len(png) / 1e3:.0f} kB\n")
+    return 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=Path("models"))
-    parser.add_argument("--to", type=Path, default=Path("docs/page.png"))
-    given = parser.parse_args()
-    asyncio.run(take(given.models, given.to))
+    sys.exit(main())
