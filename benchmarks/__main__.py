@@ -13,8 +13,8 @@ from pathlib import Path
 
 from app.bundle import BundleError
 from benchmarks import growth, in_process, starting, through_http
-from benchmarks.peers import PeerError
 from benchmarks.report import Table, machine, publish
+from benchmarks.servers import PeerError
 from export.parity import SENTENCES
 
 

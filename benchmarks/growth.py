@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from app.bundle import MODEL, read_bundle
 from app.session import EncoderSession
 from benchmarks.in_process import Batch, Encode, measure, sentence_batches
-from benchmarks.peers import Running, running, understudy
 from benchmarks.report import Cell, Table
+from benchmarks.servers import Running, running, understudy
 from benchmarks.through_http import closed_loop, in_turn, open_loop
 from training.plots import COLOURS, DPI, MARKERS, STYLE
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.peers import UNDERSTUDY, Peer, PeerError, others, post, running, teacher_folder, understudy
 from benchmarks.report import Cell, Table, spread
+from benchmarks.servers import UNDERSTUDY, Peer, PeerError, others, post, running, teacher_folder, understudy
 
 ROUNDS = 3
 REQUESTS = 50

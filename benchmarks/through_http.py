@@ -28,8 +28,8 @@ from app.cores import usable_cores
 from app.session import EncoderSession
 from app.tokenizer import Tokenizer
 from benchmarks.client import Client
-from benchmarks.peers import UNDERSTUDY, Peer, PeerError, Running, others, post, running, teacher_folder, understudy
 from benchmarks.report import Cell, Table, lead, spread
+from benchmarks.servers import UNDERSTUDY, Peer, PeerError, Running, others, post, running, teacher_folder, understudy
 
 CLOSED = ((1, 1), (16, 1), (64, 1), (1, 32), (4, 32))  # connections, sentences per request
 RATES = (50, 200, 1000)  # requests per second of one sentence

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import Peer, PeerError, post, python_of, running
+from benchmarks.servers import Peer, PeerError, post, python_of, running
 
 SERVER = """
 import http.server, sys

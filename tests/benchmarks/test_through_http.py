@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_servers import SERVER, peer
 
-from benchmarks.peers import Running, running
+from benchmarks.servers import Running, running
 from benchmarks.through_http import Round, closed_loop, closed_table, in_turn, open_loop
 
 REFUSING = SERVER.replace("send_response(200)", "send_response(200 if self.command == 'GET' else 429)")

@@ -1,6 +1,6 @@
 """What the shadow costs the student: its latency with the shadow on and off, in turns.
 
-python -m benchmarks.shadow [--pairs 10] [--seconds 10]     needs models/student and models/teacher
+python -m benchmarks.shadow_cost [--pairs 10] [--seconds 10]     needs models/student and models/teacher
 
 Two services with the same bundles, one with the shadow and one without, get the same steady load one after the other:
 requests of one sentence at a fixed rate, half of what the service carries. Each pair gives a ratio, on over off, of the
@@ -119,7 +119,7 @@ async def measure(models: Path, cores: set[int], pairs: int, seconds: float) -> 
 
 async def main() -> int:
     """Print the figures; the exit code is 1 if the shadow is felt."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.shadow", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.shadow_cost", description=__doc__)
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=10.0)
