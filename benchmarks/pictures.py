@@ -123,14 +123,14 @@ def main() -> int:
     )
     parser.add_argument("--into", type=Path, default=Path("docs"))
     options = parser.parse_args()
-    options.into.mkdir(parents=True, exist_ok=True)
     for name in options.pictures or PICTURES:
         file = options.into / f"{name}.png"
         try:
+            options.into.mkdir(parents=True, exist_ok=True)
             for model in MODELS:
                 read_bundle(options.models / model)
             png = small(asyncio.run(PICTURES[name](options)))
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             sys.stderr.write(f"error: {name}: {error}\n")
             return 2
         file.write_bytes(png)
