@@ -175,7 +175,10 @@ def evaluate(options: argparse.Namespace) -> None:
     static = static_encoders(teacher, options.cache) if options.static else {}
     notes = [f"Teacher: {teacher.name}. Seeds: {', '.join(map(str, options.seeds))}."]
     measures = all_measures(options.data, options.cache, teacher, recipe, options.seeds)
-    evaluation = side_by_side(found.encoders | static, measures, notes)
+    if options.into:
+        options.into.mkdir(parents=True, exist_ok=True)
+    log = options.into / "progress.jsonl" if options.into else None
+    evaluation = side_by_side(found.encoders | static, measures, notes, log)
     for models in dict.fromkeys(folder.parent for folder in bundles):
         evaluation = with_tasks(evaluation, task_answers(models), options.data)
     sys.stdout.write(evaluation.markdown())
@@ -187,7 +190,6 @@ def save(evaluation: "Evaluation", runs: Sequence[Run], folder: Path) -> None:
     """Write tables and plots."""
     from training.plots import fidelity_by_length, learning_curves
 
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.md").write_text(evaluation.markdown(), encoding="utf-8")
     (folder / "evaluation.json").write_text(evaluation.json(), encoding="utf-8")
     fidelity_by_length(evaluation, folder / "fidelity-by-length.png")

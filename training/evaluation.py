@@ -34,6 +34,7 @@ from training.measures import (
     probe,
     similarity,
 )
+from training.progress import Progress
 from training.recipe import DistillRecipe, as_dict, decisive
 from training.table import Columns, read_task
 from training.targets import distinct_rows
@@ -102,13 +103,16 @@ class Evaluation:
         return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def evaluate(encoders: Mapping[str, Encode], measures: Sequence[Measure], notes: Sequence[str] = ()) -> Evaluation:
+def evaluate(
+    encoders: Mapping[str, Encode], measures: Sequence[Measure], notes: Sequence[str] = (), log: Path | None = None
+) -> Evaluation:
     """Measure encoders side by side; every text is encoded once by each.
 
     Args:
         encoders: By column, the teacher first.
         measures: What to measure.
         notes: Passed on to the reader.
+        log: JSON lines of how far the encoding is are appended to this file.
 
     Raises:
         TaskError: every measure is missing.
@@ -123,7 +127,7 @@ def evaluate(encoders: Mapping[str, Encode], measures: Sequence[Measure], notes:
     by_column: list[list[Figure]] = []
     expected: Vectors | None = None
     for name, encoder in encoders.items():
-        vectors = _encode(name, encoder, texts)
+        vectors = _encode(name, encoder, texts, log)
         expected = vectors if expected is None else expected
         judged = tqdm(zip(had, chosen, strict=True), total=len(had), desc=f"{name}: measures", unit="measure")
         by_column.append([figure for one, rows in judged for figure in one.judge(vectors[rows], expected[rows])])
@@ -237,18 +241,18 @@ def held_out_texts(recipe: DistillRecipe, data: Path, cache: Path, teacher: Teac
     return found
 
 
-def _encode(name: str, encoder: Encode, texts: Sequence[str]) -> Vectors:
+def _encode(name: str, encoder: Encode, texts: Sequence[str], log: Path | None) -> Vectors:
     """Encode texts sorted by length, some at a time, behind a progress bar."""
     parts = [texts[low : low + TEXTS_AT_ONCE] for low in range(0, len(texts), TEXTS_AT_ONCE)]
     found: list[Vectors] = []
     # One part a thread: threads that share a batch stall as soon as another process wants a core.
     with (
         ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as workers,
-        tqdm(total=len(texts), desc=name, unit="text") as bar,
+        Progress(name, len(texts), 0, "text", log) as progress,
     ):
         for vectors in workers.map(encoder, parts):
             found.append(vectors)
-            bar.update(len(vectors))
+            progress.add(len(vectors))
     return np.concatenate(found)
 
 

@@ -12,9 +12,9 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """One piece of work, as a context manager. Lines hold `done`, `total` and `seconds`; the last says how it ended."""
+    """One piece of work, as a context manager. A line holds `work`, `done`, `total`, `seconds`; the end writes one too."""
 
-    def __init__(self, name: str, total: int, done: int, unit: str, file: Path) -> None:
+    def __init__(self, name: str, total: int, done: int, unit: str, file: Path | None) -> None:
         """Show a bar.
 
         Args:
@@ -22,10 +22,10 @@ class Progress:
             total: All there is to do.
             done: What was done before.
             unit: Of both.
-            file: The lines are appended to it.
+            file: The lines, which name the work too, are appended to it; without it there are none.
         """
         self._bar = tqdm(total=total, initial=done, desc=name, unit=unit, unit_scale=True)
-        self._file = file
+        self._name, self._file = name, file
         self._began = self._written = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -47,6 +47,13 @@ class Progress:
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        line = {"done": int(self._bar.n), "total": int(self._bar.total), "seconds": self._written - self._began}
+        if self._file is None:
+            return
+        line = {
+            "work": self._name,
+            "done": int(self._bar.n),
+            "total": int(self._bar.total),
+            "seconds": self._written - self._began,
+        }
         with self._file.open("a") as out:
             out.write(json.dumps(line) + "\n")

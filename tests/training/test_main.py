@@ -100,6 +100,8 @@ def test_evaluate_writes_tables_and_plots(
     assert "| held-out rows of the corpus (40 texts) | 1.0000 | 0." in shown
     found = json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert {"teacher float32", "student float32"} == set(found["rows"][0]["figures"])
+    encoded = [json.loads(line)["work"] for line in (tmp_path / "report" / "progress.jsonl").read_text().splitlines()]
+    assert encoded == ["teacher float32", "student float32"]
     for name in ("learning-curves.png", "fidelity-by-length.png"):
         assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
 

@@ -27,4 +27,10 @@ def test_what_was_stopped_and_taken_up_again_is_told_in_one_file(tmp_path: Path)
         raise KeyboardInterrupt
     with Progress("work", 10, 4, "row", tmp_path / "work.jsonl") as progress:
         progress.add(6)
-    assert [line["done"] for line in lines(tmp_path / "work.jsonl")] == [4, 10]
+    assert [(line["work"], line["done"]) for line in lines(tmp_path / "work.jsonl")] == [("work", 4), ("work", 10)]
+
+
+def test_without_a_file_there_is_only_the_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with Progress("work", 10, 0, "row", None) as progress:
+        progress.add(10)
+    assert "work: 100%" in capsys.readouterr().err
