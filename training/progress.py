@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """One piece of work, as a context manager. A line holds `work`, `done`, `total`, `seconds`; the end writes one too."""
+    """Some work, as a context manager. A line holds `work`, `done`, `total` and `seconds`; the end writes one too."""
 
     def __init__(self, name: str, total: int, done: int, unit: str, file: Path | None) -> None:
         """Show a bar.
