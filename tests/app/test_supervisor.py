@@ -119,7 +119,7 @@ def test_one_worker_has_the_shadow_for_all_and_its_replacement_takes_it_over(sta
     shadowed = 'understudy_shadow_rows_total{outcome="answered"}'
 
     def compared() -> bool:
-        assert service.encode(*["good film"] * 16) == 200
+        assert service.encode(*["good film"] * 16) in {200, 503}  # the replacement may still be loading
         return total(service, shadowed) > 0
 
     until(compared)
