@@ -14,7 +14,7 @@ from pathlib import Path
 from app.bundle import BundleError
 from benchmarks import growth, in_process, starting, through_http
 from benchmarks.report import Table, machine, publish
-from benchmarks.servers import PeerError
+from benchmarks.servers import CACHE
 from export.parity import SENTENCES
 
 
@@ -61,7 +61,7 @@ def main() -> int:
     )
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="part", help=f"any of {', '.join(PARTS)}")
     parser.add_argument("--models", type=Path, default=Path("models"))
-    parser.add_argument("--cache", type=Path, default=Path(".cache/benchmarks"), help="peers and graphs made once")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="peers and graphs made once")
     parser.add_argument("--file", type=Path, help="sentences, one a line (default: export/sentences.txt)")
     parser.add_argument("--into", type=Path, default=Path("runs/benchmarks"), help="tables as Markdown and JSON, plots")
     options = parser.parse_args()
@@ -69,7 +69,7 @@ def main() -> int:
     try:
         for part in options.parts or PARTS:
             publish(part, machine(), PARTS[part](options), options.into)
-    except (BundleError, PeerError, OSError) as error:
+    except (BundleError, RuntimeError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     return 0

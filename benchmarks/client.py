@@ -1,20 +1,15 @@
-"""A service in a process of its own and a lean asyncio client for it: what the load scripts share."""
+"""A lean asyncio client, and what else the scripts share that put a load on a service."""
 
 import asyncio
 import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import orjson
 
-START_SECONDS = 60.0
 TOTAL = re.compile(rb"total;dur=([0-9.]+)")
 
 
@@ -59,20 +54,6 @@ class Client:
         return int(answered.split(maxsplit=2)[1]), answer, float(total[1]) / 1000 if total else 0.0
 
 
-class Service:
-    """`python -m app`, started for a measurement."""
-
-    def __init__(self, process: subprocess.Popen[bytes], client: Client) -> None:
-        """Wrap a process that is ready."""
-        self.client = client
-        self._process = process
-
-    def resident_bytes(self) -> int:
-        """Memory that the process holds now."""
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-
-
 def program(name: str) -> str:
     """Find a program, which Debian calls as its package.
 
@@ -93,15 +74,6 @@ def free_port() -> int:
     return port
 
 
-async def sizes(service: Service, stop: float) -> list[int]:
-    """Take the resident size each second."""
-    found = []
-    while time.monotonic() < stop:
-        await asyncio.sleep(1)
-        found.append(service.resident_bytes())
-    return found
-
-
 @contextmanager
 def cores_apart() -> Iterator[set[int]]:
     """Keep this process on the first core, and give the others, which are for the service; all, if there is one."""
@@ -112,37 +84,3 @@ def cores_apart() -> Iterator[set[int]]:
         yield (every - own) or every
     finally:
         os.sched_setaffinity(0, every)
-
-
-@asynccontextmanager
-async def serving(models: Path, cores: set[int] | None = None, **settings: object) -> AsyncIterator[Service]:
-    """Serve a models folder on a free port, and on some cores only, until the block is left.
-
-    Raises:
-        RuntimeError: the service ended, or was not ready within a minute.
-    """
-    port = free_port()
-    chosen = {"models_dir": models, "port": port, "log_level": "warning", "drain_seconds": 0} | settings
-    names = {f"UNDERSTUDY_{name.upper()}": str(value) for name, value in chosen.items()}
-    process = subprocess.Popen([sys.executable, "-m", "app"], env={**os.environ, **names})
-    try:
-        if cores:
-            os.sched_setaffinity(process.pid, cores)  # before it has counted them
-        client = Client(port)
-        await _until_ready(process, client)
-        yield Service(process, client)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-async def _until_ready(process: subprocess.Popen[bytes], client: Client) -> None:
-    async with asyncio.timeout(START_SECONDS):
-        while process.poll() is None:
-            try:
-                if (await client.get("/health/ready"))[0] == 200:
-                    return
-            except (OSError, EOFError):
-                pass
-            await asyncio.sleep(0.1)
-    raise RuntimeError(f"the service ended with {process.returncode}")

@@ -36,8 +36,8 @@ Encode = Callable[[Batch], object]
 
 
 def contenders(models: Path, cache: Path) -> dict[str, Encode]:
-    """Open every model; graphs that are not in a bundle are made once and kept in `cache`."""
-    teacher = read_bundle(models / "teacher").path(MODEL)
+    """Open every model; graphs that no bundle holds are made once, and kept in `cache` by the space of their bundle."""
+    student, teacher = read_bundle(models / "student"), read_bundle(models / "teacher")
 
     def kept(name: str, make: Callable[[], bytes]) -> Encode:
         file = cache / f"{name}.onnx"
@@ -47,10 +47,10 @@ def contenders(models: Path, cache: Path) -> dict[str, Encode]:
         return _encoder(file)
 
     return {
-        STUDENT: _encoder(read_bundle(models / "student").path(MODEL)),
-        "student float32": kept("student", lambda: _student(models / "student")),
-        "teacher int8": kept("teacher-int8", lambda: quantise(teacher.read_bytes())),
-        "teacher float32": _encoder(teacher),
+        STUDENT: _encoder(student.path(MODEL)),
+        "student float32": kept(student.manifest.space, lambda: _student(student.folder)),
+        "teacher int8": kept(teacher.manifest.space, lambda: quantise(teacher.path(MODEL).read_bytes())),
+        "teacher float32": _encoder(teacher.path(MODEL)),
         "BERT-base geometry, random weights, float32": kept("bert-base", _bert_base),
         "static (model2vec), tokenising included": _static(cache),
     }

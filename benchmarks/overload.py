@@ -26,7 +26,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from benchmarks.client import Client, Service, cores_apart, serving, sizes
+from benchmarks.client import Client, cores_apart
+from benchmarks.servers import Running, serving, sizes
 from export.parity import SENTENCES
 
 SENTENCES_PER_REQUEST = 32
@@ -119,7 +120,7 @@ def _spread(seconds: list[float]) -> str:
     return f"median {statistics.median(seconds or [0]):.3f} s, slowest {max(seconds, default=0.0):.3f} s"
 
 
-async def measure(service: Service, model: str, seconds: float) -> bool:
+async def measure(service: Running, model: str, seconds: float) -> bool:
     """Print the figures; tells whether all is as promised."""
     pool = await make_pool(service.client, model)
     carried = await capacity(service.client, pool, model)
@@ -149,9 +150,8 @@ async def main() -> int:
     parser.add_argument("--model", choices=["student", "teacher"], default="student")
     parser.add_argument("--seconds", type=float, default=30.0)
     options = parser.parse_args()
-    with cores_apart() as others:
-        async with serving(options.models, others) as service:
-            return 0 if await measure(service, options.model, options.seconds) else 1
+    with cores_apart() as others, serving(options.models, others) as service:
+        return 0 if await measure(service, options.model, options.seconds) else 1
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from playwright.async_api import ViewportSize, async_playwright
 from app.bundle import read_bundle
 from app.metrics import MODELS
 from benchmarks import dashboard_picture, traffic
-from benchmarks.client import program, serving
+from benchmarks.client import program
 from benchmarks.prometheus import scrape_seconds, watching
+from benchmarks.servers import serving
 
 CHROMIUM = "chromium"
 # Nothing of its own over the network.
@@ -49,8 +50,8 @@ async def page(options: argparse.Namespace) -> bytes:
         RuntimeError: there is no Chromium.
     """
     browser = program(CHROMIUM)
-    async with serving(options.models) as service:
-        return await _seen(browser, f"http://127.0.0.1:{service.client.port}/")
+    with serving(options.models) as service:
+        return await _seen(browser, f"http://127.0.0.1:{service.port}/")
 
 
 async def dashboard(options: argparse.Namespace) -> bytes:
@@ -61,11 +62,12 @@ async def dashboard(options: argparse.Namespace) -> bytes:
     """
     board, every = dashboard_picture.read(), scrape_seconds()
     values = dashboard_picture.variables(board, every)
-    async with serving(options.models) as service, watching(service.client.port) as prometheus:
-        begun = time.time()
-        await traffic.send(service.client.port, 60 * options.minutes)
-        times = [begun + every * number for number in range(60 * options.minutes // every + 1)]
-        found = await dashboard_picture.ask(board, prometheus, values, times)
+    with serving(options.models) as service:
+        async with watching(service.port) as prometheus:
+            begun = time.time()
+            await traffic.send(service.port, 60 * options.minutes)
+            times = [begun + every * number for number in range(60 * options.minutes // every + 1)]
+            found = await dashboard_picture.ask(board, prometheus, values, times)
     return dashboard_picture.draw(board, found, values, times)
 
 

@@ -1,23 +1,26 @@
 """The servers that are compared: this one, and peers that the harness installs into venvs of their own."""
 
+import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
 
-from benchmarks.client import free_port
+from benchmarks.client import Client, free_port
 
 UNDERSTUDY = "understudy"
 TORCH = "torch==2.13.0"
+CACHE = Path(".cache/benchmarks")
 TICKS = os.sysconf("SC_CLK_TCK")
 START_SECONDS = 180.0
 POLL_SECONDS = 0.01
@@ -56,9 +59,14 @@ class Running:
     """A started server; `start_seconds` is from the start of its process to its first readiness."""
 
     peer: Peer
-    port: int
+    client: Client
     pid: int
     start_seconds: float
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.client.port
 
     def resident_bytes(self) -> int:
         """Memory of the process and of its descendants now."""
@@ -70,7 +78,7 @@ class Running:
         ticks = sum(
             sum(map(int, _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[11:13])) for pid in self._family()
         )
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return ticks / TICKS
 
     def _family(self) -> list[int]:
         family = [self.pid]
@@ -152,7 +160,7 @@ def python_of(peer: Peer, cache: Path) -> str:
 
 
 @contextmanager
-def running(peer: Peer, cache: Path, cores: set[int] | None = None) -> Iterator[Running]:
+def running(peer: Peer, cache: Path = CACHE, cores: set[int] | None = None) -> Iterator[Running]:
     """Start a server on a free port, and on some cores only, until the block is left.
 
     Raises:
@@ -161,27 +169,47 @@ def running(peer: Peer, cache: Path, cores: set[int] | None = None) -> Iterator[
     python = python_of(peer, cache)
     port = free_port()
     environment = {**os.environ, **peer.environment, "UNDERSTUDY_PORT": str(port)}
-    log = cache / f"{peer.path.strip('/')}-{port}.log"
-    cache.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    with log.open("w") as out:
-        process = subprocess.Popen(peer.command(python, port), env=environment, stdout=out, stderr=out)
-    try:
-        if cores:
-            os.sched_setaffinity(process.pid, cores)  # before it has counted them
-        while not _ready(port, peer.ready):
-            if process.poll() is not None or time.perf_counter() - started > START_SECONDS:
-                raise PeerError(f"did not start: {(log.read_text().splitlines() or ['it said nothing'])[-1]}")
-            time.sleep(POLL_SECONDS)
-        yield Running(peer, port, process.pid, time.perf_counter() - started)
-    finally:
-        process.terminate()
+    with tempfile.NamedTemporaryFile() as log:
+        started = time.perf_counter()
+        process = subprocess.Popen(peer.command(python, port), env=environment, stdout=log, stderr=log)
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        log.unlink()
+            if cores:
+                os.sched_setaffinity(process.pid, cores)  # before it has counted them
+            while not _ready(port, peer.ready):
+                if process.poll() is not None or time.perf_counter() - started > START_SECONDS:
+                    said = Path(log.name).read_text(errors="replace").splitlines()
+                    raise PeerError(f"did not start: {(said or ['it said nothing'])[-1]}")
+                time.sleep(POLL_SECONDS)
+            yield Running(peer, Client(port), process.pid, time.perf_counter() - started)
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def serving(models: Path, cores: set[int] | None = None, **settings: object) -> Iterator[Running]:
+    """Serve a models folder with some settings changed, and on some cores only, until the block is left.
+
+    Raises:
+        PeerError: the service ended, or was not ready in time.
+    """
+    peer = understudy(models)
+    changed = {f"UNDERSTUDY_{name.upper()}": str(value) for name, value in ({"drain_seconds": 0} | settings).items()}
+    with running(replace(peer, environment={**peer.environment, **changed}), cores=cores) as server:
+        yield server
+
+
+async def sizes(server: Running, stop: float) -> list[int]:
+    """Take the resident size each second."""
+    found = []
+    while time.monotonic() < stop:
+        await asyncio.sleep(1)
+        found.append(server.resident_bytes())
+    return found
 
 
 def post(server: Running, sentences: Sequence[str]) -> bytes:

@@ -17,7 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.client import Client, cores_apart, serving
+from benchmarks.client import Client, cores_apart
+from benchmarks.servers import serving
 from export.parity import SENTENCES
 
 CALLERS = 8
@@ -87,7 +88,7 @@ async def settled(client: Client) -> None:
 async def measure(models: Path, cores: set[int], pairs: int, seconds: float) -> bool:
     """Print the figures; tells whether both ratios are as promised."""
     patient = {"lag_seconds": 10}  # a busy machine makes figures worse, but nothing is refused
-    async with serving(models, cores, **patient) as on, serving(models, cores, shadow_rate=0, **patient) as off:
+    with serving(models, cores, **patient) as on, serving(models, cores, shadow_rate=0, **patient) as off:
         carried = await capacity(off.client)
         await settled(on.client)
         begun = await shadowed(on.client)

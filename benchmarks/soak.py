@@ -17,7 +17,8 @@ from pathlib import Path
 
 import orjson
 
-from benchmarks.client import Client, Service, serving, sizes
+from benchmarks.client import Client
+from benchmarks.servers import Running, serving, sizes
 
 CALLERS = 8
 LONGEST = 512
@@ -41,7 +42,7 @@ def growth(found: list[int], settled: int) -> float:
     return statistics.median(late) / statistics.median(early) - 1
 
 
-async def measure(service: Service, seconds: float) -> bool:
+async def measure(service: Running, seconds: float) -> bool:
     """Print the figures; tells whether memory stayed flat."""
     _, listed = await service.client.get("/v1/models")
     models = [model["id"] for model in orjson.loads(listed)["data"]]
@@ -68,7 +69,7 @@ async def main() -> int:
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--seconds", type=float, default=600.0)
     options = parser.parse_args()
-    async with serving(options.models) as service:
+    with serving(options.models) as service:
         return 0 if await measure(service, options.seconds) else 1
 
 

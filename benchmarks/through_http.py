@@ -9,7 +9,6 @@ import asyncio
 import json
 import math
 import re
-import shutil
 import statistics
 import subprocess
 import tempfile
@@ -27,7 +26,7 @@ from app.bundle import MODEL, TOKENIZER, read_bundle
 from app.cores import usable_cores
 from app.session import EncoderSession
 from app.tokenizer import Tokenizer
-from benchmarks.client import Client
+from benchmarks.client import Client, program
 from benchmarks.report import Cell, Table, lead, spread
 from benchmarks.servers import UNDERSTUDY, Peer, PeerError, Running, others, post, running, teacher_folder, understudy
 
@@ -78,10 +77,9 @@ def closed_loop(server: Running, connections: int, requests: Sequence[Sequence[s
     """Load a server with wrk for a while.
 
     Raises:
-        PeerError: wrk is not installed, or prints no result.
+        RuntimeError: wrk is not installed.
+        PeerError: it prints no result.
     """
-    if shutil.which("wrk") is None:
-        raise PeerError("wrk is not installed (Debian: apt install wrk)")
     bodies = [""] if empty else [json.dumps(server.peer.body(sentences)) for sentences in requests]
     script = SCRIPT.format(
         bodies=", ".join(map(json.dumps, bodies)),  # a JSON string of ASCII is a Lua string
@@ -92,7 +90,7 @@ def closed_loop(server: Running, connections: int, requests: Sequence[Sequence[s
         file.write(script)
         file.flush()
         before = server.cpu_seconds()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}", "--timeout", "30s", "-s", file.name]
+        command = [program("wrk"), "-t1", f"-c{connections}", f"-d{SECONDS}", "--timeout", "30s", "-s", file.name]
         ran = subprocess.run([*command, f"http://127.0.0.1:{server.port}"], capture_output=True, text=True)
     found = re.search(r"\{.*\}", ran.stdout)
     if ran.returncode or found is None:
@@ -233,7 +231,8 @@ def tables(models: Path, cache: Path, sentences: Sequence[str]) -> list[Table]:
         sentences: What is sent.
 
     Raises:
-        PeerError: this service itself does not start, or wrk is not installed.
+        PeerError: this service itself does not start.
+        RuntimeError: wrk is not installed.
     """
     teacher = teacher_folder()
     with started([understudy(models), *others(teacher)], cache) as (servers, failed):

@@ -10,7 +10,7 @@ Rows = NDArray[np.int64]
 
 
 class Batches:
-    """Shuffled batches whose rows all have one length, the same for every run with the same seed."""
+    """Shuffled batches of rows of one length, as `lengths` has it, the same for every run with the same seed."""
 
     def __init__(self, rows: Rows, lengths: Rows, seed: int, batch_rows: int, batch_tokens: int) -> None:
         """Plan batches over `rows`, whose lengths in tokens are `lengths`; both int64 (rows)."""
