@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from app.bundle import MODEL, TOKENIZER, read_bundle
 from app.cores import usable_cores
-from app.session import EncoderSession
+from app.session import EncoderSession, Vectors
 from app.tokenizer import Tokenizer
 from benchmarks.report import Cell, Table, lead, spread
 from export.graph import encoder_graph, quantise
@@ -22,7 +22,7 @@ from export.graph import encoder_graph, quantise
 BATCHES = (1, 8, 32, 128)
 ROUNDS = 5
 ROUND_SECONDS = 1.0
-STUDENT = "student int8"
+STUDENT, TEACHER = "student int8", "teacher float32"
 
 
 class Batch(NamedTuple):
@@ -32,7 +32,8 @@ class Batch(NamedTuple):
     rows: list[Sequence[int]]
 
 
-Encode = Callable[[Batch], object]
+Encode = Callable[[Batch], Vectors]
+STATIC, BERT_BASE = "static (model2vec), tokenising included", "BERT-base geometry, random weights, float32"
 
 
 def contenders(models: Path, cache: Path) -> dict[str, Encode]:
@@ -50,9 +51,9 @@ def contenders(models: Path, cache: Path) -> dict[str, Encode]:
         STUDENT: _encoder(student.path(MODEL)),
         "student float32": kept(student.manifest.space, lambda: _student(student.folder)),
         "teacher int8": kept(teacher.manifest.space, lambda: quantise(teacher.path(MODEL).read_bytes())),
-        "teacher float32": _encoder(teacher.path(MODEL)),
-        "BERT-base geometry, random weights, float32": kept("bert-base", _bert_base),
-        "static (model2vec), tokenising included": _static(cache),
+        TEACHER: _encoder(teacher.path(MODEL)),
+        BERT_BASE: kept("bert-base", _bert_base),
+        STATIC: _static(cache),
     }
 
 

@@ -1,10 +1,11 @@
 """What the shadow costs the student: its latency with the shadow on and off, in turns.
 
-python -m benchmarks.shadow_cost [--pairs 10] [--seconds 10]     needs models/student and models/teacher
+python -m benchmarks.shadow_cost [--pairs 10] [--seconds 10] [--apart]     needs models/student and models/teacher
 
 Two services with the same bundles, one with the shadow and one without, get the same steady load one after the other:
 requests of one sentence at a fixed rate, half of what the service carries. Each pair gives a ratio, on over off, of the
-medians and of the 99th percentiles; whatever else the machine does meets both. This client keeps one core to itself.
+medians and of the 99th percentiles; whatever else the machine does meets both. This client shares the cores with the
+service; `--apart` keeps the first to itself, which on two cores leaves the service with one.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import random
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +87,8 @@ async def settled(client: Client) -> None:
     client.close()  # the service would, by the next turn
 
 
-async def measure(models: Path, cores: set[int], pairs: int, seconds: float) -> bool:
-    """Print the figures; tells whether both ratios are as promised."""
+async def measure(models: Path, cores: set[int] | None, pairs: int, seconds: float) -> bool:
+    """Print the figures for a service on some cores, or on all; tells whether both ratios are as promised."""
     patient = {"lag_seconds": 10}  # a busy machine makes figures worse, but nothing is refused
     with serving(models, cores, **patient) as on, serving(models, cores, shadow_rate=0, **patient) as off:
         carried = await capacity(off.client)
@@ -124,8 +126,9 @@ async def main() -> int:
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--apart", action="store_true", help="keep the first core to this client")
     options = parser.parse_args()
-    with cores_apart() as others:
+    with cores_apart() if options.apart else nullcontext() as others:
         return 0 if await measure(options.models, others, options.pairs, options.seconds) else 1
 
 

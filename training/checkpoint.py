@@ -107,7 +107,7 @@ class Run:
 
     def finish(self, weights: Mapping[str, Any], figures: dict[str, float]) -> dict[str, float]:
         """Save a training that needs no steps, and give its figures."""
-        self.save({"step": 1, "seconds": 0.0, "model": dict(weights), "average": None, "optimiser": None})
+        self.save({"step": 1, "seconds": 0.0, "model": dict(weights), "average": None, "optimisers": []})
         self.forget_after(0)
         self.log(step=1, epoch=1, **figures)
         return figures

@@ -12,6 +12,7 @@ from training.batches import Batches, Rows
 from training.checkpoint import Run, RunError
 from training.corpus import read_corpus
 from training.encoding import device_of, encode
+from training.linear_start import linear_start, start_from
 from training.loop import fit, parameter_groups
 from training.losses import Loss, mixture
 from training.peers import ALONE, Peers
@@ -39,13 +40,18 @@ def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run, peers: Peer
     teacher = load_teacher(recipe.teacher, recipe.corpus.max_tokens)
     run.start(as_dict(recipe), teacher.tokenizer)
     torch.manual_seed(recipe.seed)
-    student = build_student(recipe.student, teacher.word_embeddings(), teacher.width).to(peers.device)
+    student = build_student(recipe.student, teacher.word_embeddings(), teacher.width)
     teacher.encoder.to(peers.device)
     with peers.one_after_the_other():
         targets = label(teacher, list(texts), teacher.max_tokens, cache)
     train, held_out = split(targets.tokens.keys, recipe.corpus.held_out)
     repeats = np.fromiter(texts.values(), dtype=np.int64)[targets.tokens.texts]
     seen = np.repeat(train, repeats[train])
+    if "embedding" in recipe.student.pooling:
+        with peers.one_after_the_other():
+            start = linear_start(teacher, targets, seen, recipe.student.embedding, recipe.seed, cache)
+        start_from(student, start)
+    student.to(peers.device)
     lengths = targets.tokens.lengths
     run.save_facts(
         {

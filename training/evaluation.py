@@ -208,7 +208,7 @@ def all_measures(
         _or_missing(MEANING, "STS-B dev", lambda: similarity(read_dev(TASKS["stsb"], data))),
         _or_missing(COSINE, "held-out rows of the corpus", held_out),
         _or_missing(COSINE, "passages of 128 to 256 tokens", long),
-        _or_missing(COSINE, "other domains", lambda: domains(_domains(data))),
+        _or_missing(COSINE, "other domains", lambda: domains(domain_texts(data))),
     ]
     faithful = list(dict.fromkeys(chain.from_iterable(measure.texts for measure in found[1:])))
     if faithful:
@@ -238,6 +238,14 @@ def held_out_texts(recipe: DistillRecipe, data: Path, cache: Path, teacher: Teac
         draft.write_text(json.dumps([texts[text] for text in tokens.texts[held_out]]))
         draft.replace(kept)
     found: list[str] = json.loads(kept.read_text())
+    return found
+
+
+def domain_texts(data: Path) -> dict[str, list[str]]:
+    """Read the domains that no student was trained on; raises CorpusError where there are none."""
+    found = {file.stem: read_lines(file) for file in sorted((data / "fidelity").glob("*.txt"))}
+    if not found:
+        raise CorpusError(f"{data / 'fidelity'} holds no *.txt, one text a line")
     return found
 
 
@@ -287,13 +295,6 @@ def _or_missing(section: str, title: str, build: Callable[[], Measure]) -> Measu
         return build()
     except (TaskError, CorpusError, RunError) as error:
         return Measure((Row(section, title),), (), lambda *_: (), missing=str(error))
-
-
-def _domains(data: Path) -> dict[str, list[str]]:
-    found = {file.stem: read_lines(file) for file in sorted((data / "fidelity").glob("*.txt"))}
-    if not found:
-        raise CorpusError(f"{data / 'fidelity'} holds no *.txt, one text a line")
-    return found
 
 
 def _title(row: Row) -> str:

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,9 +42,30 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float], decay: float)
         if rates[prefix] == 0:
             parameter.requires_grad = False
             continue
-        decays = parameter.dim() > 1 and "embedding" not in name
-        groups.append({"params": [parameter], "peak": rates[prefix], "weight_decay": decay if decays else 0.0})
+        matrix = parameter.dim() > 1 and "embedding" not in name
+        groups.append(
+            {
+                "params": [parameter],
+                "peak": rates[prefix],
+                "weight_decay": decay if matrix else 0.0,
+                "matrix": matrix,
+            }
+        )
     return groups
+
+
+def optimisers_of(groups: Groups, how: Optimisation) -> list[torch.optim.Optimizer]:
+    """Give AdamW, and beside it Muon for the matrices where `how` has a rate for it."""
+    by_muon = [group for group in groups if group["matrix"] and how.matrix_rate]
+    by_adam = [group for group in groups if not (group["matrix"] and how.matrix_rate)]
+    found: list[torch.optim.Optimizer] = []
+    if by_adam:
+        found.append(torch.optim.AdamW(by_adam, lr=how.learning_rate, fused=True))
+    if by_muon:
+        share = how.matrix_rate / how.learning_rate
+        shifted = [{**group, "peak": group["peak"] * share} for group in by_muon]
+        found.append(torch.optim.Muon(shifted, lr=how.matrix_rate))
+    return found
 
 
 def fit(
@@ -78,9 +99,9 @@ def fit(
         peers: The processes that train together; each batch is shared among them, and `model` is on their device.
     """
     steps = how.epochs * batches.per_epoch
-    optimiser = torch.optim.AdamW(groups, lr=how.learning_rate, fused=True)
+    optimisers = optimisers_of(groups, how)
     average = _moving_average(model, how.average) if how.average else None
-    first, spent = _resume(run, model, optimiser, average)
+    first, spent = _resume(run, model, optimisers, average)
     started = time.monotonic() - spent
     saved = time.monotonic()
     bar = tqdm(total=steps, initial=first, desc=run.folder.name, unit="step", disable=not peers.first)
@@ -95,7 +116,7 @@ def fit(
                 "seconds": time.monotonic() - started,
                 "model": model.state_dict(),
                 "average": average.module.state_dict() if average else None,
-                "optimiser": optimiser.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in optimisers],
             }
         )
 
@@ -103,8 +124,9 @@ def fit(
         for step in range(first, steps):
             torch.manual_seed(seed * 1_000_003 + step)
             share = rate_share(step, steps, how.warmup)
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * share
+            for optimiser in optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = group["peak"] * share
             rows = batches.rows(step)
             mine = peers.share(rows)
             loss = torch.zeros((), device=peers.device)
@@ -116,8 +138,9 @@ def fit(
                 loss.backward()  # type: ignore[no-untyped-call]
             summed, stop = peers.add_up(parameters, float(loss.detach()), float(asked_to_stop()))
             nn.utils.clip_grad_norm_(parameters, how.clip)
-            optimiser.step()
-            optimiser.zero_grad()
+            for optimiser in optimisers:
+                optimiser.step()
+                optimiser.zero_grad()
             if average:
                 average.update_parameters(model)
 
@@ -151,14 +174,15 @@ def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
 
 
 def _resume(
-    run: Run, model: nn.Module, optimiser: torch.optim.Optimizer, average: AveragedModel | None
+    run: Run, model: nn.Module, optimisers: Sequence[torch.optim.Optimizer], average: AveragedModel | None
 ) -> tuple[int, float]:
     state = run.load()
     if state is None:
         run.forget_after(0)
         return 0, 0.0
     model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
+    for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(kept)
     if average:
         average.module.load_state_dict(state["average"])
         average.n_averaged.fill_(state["step"])

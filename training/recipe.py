@@ -17,7 +17,7 @@ Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
-Pooling = Literal["attention", "max", "mean"]
+Pooling = Literal["attention", "max", "mean", "embedding"]
 Recipe = TypeVar("Recipe")
 
 
@@ -57,12 +57,16 @@ class Corpus:
 
 @dataclass(frozen=True, config=STRICT)
 class StudentShape:
-    """Sizes of the BiLSTM: `embedding` per token, `hidden` per direction; `pooling` of its states, put side by side."""
+    """Sizes of the BiLSTM: `embedding` per token, `hidden` per direction; `pooling`, whose results stand side by side.
+
+    All poolings but one are of the BiLSTM's states. `embedding` is the mean of the token embeddings, past the BiLSTM:
+    the linear part of what there is to learn, which is fitted at once, before the rest is trained.
+    """
 
     embedding: Size = 256
     hidden: Size = 256
     layers: Size = 1
-    pooling: Annotated[tuple[Pooling, ...], Field(min_length=1)] = ("attention", "max", "mean")
+    pooling: Annotated[tuple[Pooling, ...], Field(min_length=1)] = ("attention", "mean", "embedding")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -81,11 +85,12 @@ class LossWeights:
 
 @dataclass(frozen=True, config=STRICT)
 class Optimisation:
-    """AdamW with linear warm-up and cosine decay to zero.
+    """AdamW, and Muon where that is wanted, with linear warm-up and cosine decay to zero.
 
     Attributes:
         epochs: Passes over the rows.
-        learning_rate: Its peak.
+        learning_rate: AdamW's peak.
+        matrix_rate: Muon's peak (Jordan et al. 2024), for all matrices other than embeddings; 0 leaves them to AdamW.
         warmup: Share of all steps in which the rate climbs.
         batch_rows: Rows of a full batch; rarer lengths give smaller ones, weighted by their rows.
         batch_tokens: Tokens of a batch at most, so that long rows do not cost more memory.
@@ -94,6 +99,7 @@ class Optimisation:
 
     epochs: Size
     learning_rate: Annotated[float, Field(gt=0)]
+    matrix_rate: Weight = 0.0
     warmup: Share = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: Annotated[float, Field(gt=0)] = 1.0

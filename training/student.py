@@ -25,7 +25,8 @@ class Student(nn.Module):
         self.embedding = nn.Embedding(vocabulary, shape.embedding)
         self.lstm = nn.LSTM(shape.embedding, shape.hidden, shape.layers, bidirectional=True)
         self.attention = nn.Linear(states, 1, bias=False)
-        self.projection = nn.Linear(len(shape.pooling) * states, width)
+        pooled = sum(shape.embedding if kind == "embedding" else states for kind in shape.pooling)
+        self.projection = nn.Linear(pooled, width)
         self.pooling = shape.pooling
 
     def forward(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -33,7 +34,7 @@ class Student(nn.Module):
         embedded = self.embedding(input_ids.t())  # (tokens, rows, embedding): time first spares the LSTM a transpose
         if lengths is None:
             states, _ = self.lstm(embedded)  # (tokens, rows, states)
-            pooled = pool(self.pooling, states, self.attention(states))
+            pooled = pool(self.pooling, embedded, states, self.attention(states))
         else:
             packed, _ = self.lstm(pack_padded_sequence(embedded, lengths))
             states, _ = pad_packed_sequence(packed, total_length=input_ids.shape[1])
@@ -41,28 +42,42 @@ class Student(nn.Module):
                 lengths = lengths.to(input_ids.device)
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)
             padding = (positions.unsqueeze(1) >= lengths).unsqueeze(2)  # (tokens, rows, 1)
-            pooled = pool(self.pooling, states, self.attention(states), padding, lengths)
+            pooled = pool(self.pooling, embedded, states, self.attention(states), padding, lengths)
         return nn.functional.normalize(self.projection(pooled).float(), dim=1)
+
+    def embedding_weights(self) -> Tensor:
+        """Give the part of the projection's weights that the mean embedding meets, (width, embedding).
+
+        Raises:
+            ValueError: the student does not pool its embeddings.
+        """
+        if "embedding" not in self.pooling:
+            raise ValueError("this student does not pool its embeddings")
+        states, size = 2 * self.lstm.hidden_size, self.embedding.embedding_dim
+        widths = [size if kind == "embedding" else states for kind in self.pooling]
+        return torch.split(self.projection.weight, widths, dim=1)[self.pooling.index("embedding")]
 
 
 def pool(
     kinds: Sequence[Pooling],
+    embedded: Tensor,
     states: Tensor,
     scores: Tensor,
     padding: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> Tensor:
-    """Pool by attention, maximum or mean, in the order given.
+    """Pool states by attention, maximum or mean, and embeddings by mean, in the order given.
 
     Args:
         kinds: Which.
+        embedded: (tokens, rows, embedding); anything where padded.
         states: (tokens, rows, states); zero where padded.
         scores: (tokens, rows, 1), the attention's logits.
         padding: bool (tokens, rows, 1), true beyond a row's length; none where every row is full.
         lengths: int64 (rows), given together with `padding`.
 
     Returns:
-        (rows, kinds x states).
+        (rows, widths of all kinds).
     """
 
     def attention() -> Tensor:
@@ -75,7 +90,12 @@ def pool(
     def mean() -> Tensor:
         return states.mean(dim=0) if lengths is None else states.sum(dim=0) / lengths.unsqueeze(1).to(states.dtype)
 
-    poolings = {"attention": attention, "max": maximum, "mean": mean}
+    def mean_embedding() -> Tensor:
+        if padding is None or lengths is None:
+            return embedded.mean(dim=0).to(states.dtype)
+        return embedded.masked_fill(padding, 0).sum(dim=0) / lengths.unsqueeze(1).to(embedded.dtype)
+
+    poolings = {"attention": attention, "max": maximum, "mean": mean, "embedding": mean_embedding}
     return torch.cat([poolings[kind]() for kind in kinds], dim=1)
 
 

@@ -65,6 +65,13 @@ class Tokens:
         positions = self.offsets[rows][:, None] + np.arange(length)
         return torch.from_numpy(self.ids[positions].astype(np.int64))
 
+    def flat(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the token ids of rows of any lengths, one row after the other, and where each starts: both int64."""
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        starts = np.cumsum(lengths) - lengths
+        positions = np.arange(lengths.sum()) + np.repeat(self.offsets[rows] - starts, lengths)
+        return torch.from_numpy(self.ids[positions].astype(np.int64)), torch.from_numpy(starts)
+
 
 @dataclass(frozen=True)
 class Targets:

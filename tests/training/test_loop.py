@@ -2,6 +2,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from training.batches import Batches, Rows
 from training.checkpoint import Run
-from training.loop import fit, parameter_groups, rate_share
+from training.loop import fit, optimisers_of, parameter_groups, rate_share
 from training.peers import ALONE
 from training.recipe import Optimisation
 
@@ -40,14 +41,16 @@ def squared(network: nn.Module, before: Callable[[], None] = lambda: None) -> Ca
     return loss_of
 
 
-def train(network: nn.Module, run: Run, before: Callable[[], None] = lambda: None) -> dict[str, float]:
+def train(
+    network: nn.Module, run: Run, before: Callable[[], None] = lambda: None, how: Optimisation = HOW
+) -> dict[str, float]:
     run.start({"name": "test"}, Tokenizer(WordLevel({"a": 0}, unk_token="a")))
     return fit(
         network,
-        parameter_groups(network, {"": HOW.learning_rate}, HOW.weight_decay),
-        Batches(np.arange(200), LENGTHS, 1, HOW.batch_rows, HOW.batch_tokens),
+        parameter_groups(network, {"": how.learning_rate}, how.weight_decay),
+        Batches(np.arange(200), LENGTHS, 1, how.batch_rows, how.batch_tokens),
         squared(network, before),
-        HOW,
+        how,
         run,
         seed=1,
         bfloat16=False,
@@ -76,16 +79,17 @@ def _save_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.loop.STEPS_BETWEEN_LOGS", 1)
 
 
-def test_a_killed_run_that_resumes_equals_one_that_was_never_killed(tmp_path: Path):
+@pytest.mark.parametrize("how", [HOW, replace(HOW, matrix_rate=0.02)], ids=["adam", "muon"])
+def test_a_killed_run_that_resumes_equals_one_that_was_never_killed(tmp_path: Path, how: Optimisation):
     whole, killed, resumed = model(), model(), model()
-    figures = train(whole, Run(tmp_path / "whole"))
+    figures = train(whole, Run(tmp_path / "whole"), how=how)
 
     def kill() -> None:
         raise KilledError
 
     with pytest.raises(KilledError):
-        train(killed, Run(tmp_path / "killed"), stop_at(20, kill))
-    assert train(resumed, Run(tmp_path / "killed")) == figures
+        train(killed, Run(tmp_path / "killed"), stop_at(20, kill), how)
+    assert train(resumed, Run(tmp_path / "killed"), how=how) == figures
     assert same(whole.state_dict(), resumed.state_dict())
 
 
@@ -140,3 +144,14 @@ def test_the_longest_prefix_sets_a_rate_zero_freezes_and_only_matrices_decay():
     found = [(group["peak"], group["weight_decay"]) for group in groups]
     assert found == [(2.0, 0.1), (2.0, 0.0), (1.0, 0.0)]
     assert not network["encoder"].weight.requires_grad
+
+
+def test_muon_takes_the_matrices_alone_and_at_their_own_rate():
+    network = nn.ModuleDict({"embedding": nn.Embedding(5, 4), "encoder": nn.Linear(4, 4), "head": nn.Linear(4, 2)})
+    groups = parameter_groups(network, {"": 0.1, "encoder": 0.05}, decay=0.01)
+    adam, muon = optimisers_of(groups, replace(HOW, matrix_rate=0.02))
+    assert isinstance(muon, torch.optim.Muon)
+    assert [tuple(group["params"][0].shape) for group in muon.param_groups] == [(4, 4), (2, 4)]
+    assert [group["peak"] for group in muon.param_groups] == [pytest.approx(0.01), pytest.approx(0.02)]
+    assert [tuple(group["params"][0].shape) for group in adam.param_groups] == [(5, 4), (4,), (2,)]
+    assert len(optimisers_of(groups, HOW)) == 1

@@ -34,17 +34,21 @@ def test_a_vector_depends_on_the_order_of_tokens():
     assert not np.allclose(forwards, backwards, atol=1e-3)
 
 
-def test_pooling_is_attention_then_maximum_then_mean():
+def test_pooling_puts_what_it_finds_side_by_side_in_the_order_given():
+    embedded = torch.tensor([[[7.0]], [[8.0]]])  # two tokens, one row, one number
     states = torch.tensor([[[1.0, -1.0]], [[3.0, 5.0]]])  # two tokens, one row, two states
     scores = torch.tensor([[[0.0]], [[100.0]]])
-    assert pool(("attention", "max", "mean"), states, scores).tolist() == [[3.0, 5.0, 3.0, 5.0, 2.0, 2.0]]
-    assert pool(("mean",), states, scores).tolist() == [[2.0, 2.0]]
+    assert pool(("attention", "max", "mean"), embedded, states, scores).tolist() == [[3.0, 5.0, 3.0, 5.0, 2.0, 2.0]]
+    assert pool(("embedding", "mean"), embedded, states, scores).tolist() == [[7.5, 2.0, 2.0]]
 
 
-@pytest.mark.parametrize("pooling", [("attention",), ("max",), ("mean", "max")])
-def test_a_student_may_pool_less(pooling: tuple[Pooling, ...]):
+@pytest.mark.parametrize(
+    ("pooling", "width"), [(("attention",), 10), (("max",), 10), (("mean", "max"), 20), (("mean", "embedding"), 16)]
+)
+def test_a_student_pools_what_it_is_told_to(pooling: tuple[Pooling, ...], width: int):
+    torch.manual_seed(0)
     model = Student(StudentShape(embedding=6, hidden=5, pooling=pooling), vocabulary=20, width=8).eval()
-    assert model.projection.in_features == 10 * len(pooling)
+    assert model.projection.in_features == width
     padded = torch.tensor([[2, 7, 7, 3], [2, 3, 0, 0]])
     with torch.inference_mode():
         together = model(padded, torch.tensor([4, 2]))
