@@ -149,8 +149,8 @@ def _followed(recipe: FinetuneRecipe, teaching: Teaching | None) -> dict[str, An
 def from_scratch(start: Start, seed: int) -> Start:
     """Give a student of the same shape that has approximated nothing.
 
-    It is as approximation itself begins: the embedding is the teacher's, reduced by PCA, and all else is random. So
-    what it lacks beside `start` is the approximation alone.
+    Its embedding is the teacher's own, reduced by PCA, and all else is random: what it lacks beside `start` is whatever
+    was learnt from the teacher's sentence vectors.
 
     Raises:
         TeacherError: its teacher cannot be loaded.
