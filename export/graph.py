@@ -1,5 +1,6 @@
 """PyTorch modules to ONNX graphs, byte for byte the same for the same weights."""
 
+import copy
 import io
 import logging
 import tempfile
@@ -12,6 +13,8 @@ import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
+
+from training.student import Student
 
 OPSET = 17
 # Sorted from long to short, as packing wants it while tracing; the graph takes rows in any order.
@@ -49,9 +52,29 @@ class Scores(nn.Module):
 
 def encoder_graph(encoder: nn.Module) -> bytes:
     """Trace `encoder(input_ids, lengths)`: int64 (rows, tokens), int64 (rows) -> `vectors` float32 (rows, width)."""
+    if isinstance(encoder, Student):
+        encoder = equalised(encoder)
     lengths = torch.tensor(EXAMPLE_LENGTHS)
     input_ids = torch.full((len(EXAMPLE_LENGTHS), max(EXAMPLE_LENGTHS)), EXAMPLE_TOKEN)
     return _trace(encoder, (input_ids, lengths), "vectors", ROWS_AND_TOKENS)
+
+
+@torch.no_grad()
+def equalised(student: Student) -> Student:
+    """Give a student that answers the same, with each dimension of its embedding scaled to a largest value of one.
+
+    Int8 has one scale for the whole table, which then suits every dimension; what reads the table takes the scales back
+    (cross-layer equalisation, Nagel et al. 2019, arXiv 1906.04721).
+    """
+    student = copy.deepcopy(student)
+    largest = student.embedding.weight.abs().amax(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
+    student.embedding.weight.div_(largest)
+    for name, weights in student.lstm.named_parameters():
+        if name.startswith("weight_ih_l0"):  # of both directions
+            weights.mul_(largest)
+    if "embedding" in student.pooling:
+        student.weights_of("embedding").mul_(largest)
+    return student
 
 
 def head_graph(scores: Scores, texts: int, width: int) -> bytes:

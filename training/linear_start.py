@@ -73,7 +73,7 @@ def start_from(student: Student, start: LinearStart) -> None:
     Raises:
         ValueError: the student does not pool its embeddings.
     """
-    scale, weights = start.embedding.std(), student.embedding_weights()
+    scale, weights = start.embedding.std(), student.weights_of("embedding")
     student.embedding.weight.copy_(start.embedding / scale)
     student.projection.bias.copy_(start.bias)
     student.projection.weight.zero_()

@@ -66,7 +66,7 @@ class StudentShape:
     embedding: Size = 256
     hidden: Size = 256
     layers: Size = 1
-    pooling: Annotated[tuple[Pooling, ...], Field(min_length=1)] = ("attention", "mean", "embedding")
+    pooling: Annotated[tuple[Pooling, ...], Field(min_length=1)] = ("attention", "max", "mean")
 
 
 @dataclass(frozen=True, config=STRICT)

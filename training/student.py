@@ -25,8 +25,8 @@ class Student(nn.Module):
         self.embedding = nn.Embedding(vocabulary, shape.embedding)
         self.lstm = nn.LSTM(shape.embedding, shape.hidden, shape.layers, bidirectional=True)
         self.attention = nn.Linear(states, 1, bias=False)
-        pooled = sum(shape.embedding if kind == "embedding" else states for kind in shape.pooling)
-        self.projection = nn.Linear(pooled, width)
+        self.widths = [shape.embedding if kind == "embedding" else states for kind in shape.pooling]
+        self.projection = nn.Linear(sum(self.widths), width)
         self.pooling = shape.pooling
 
     def forward(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -43,19 +43,21 @@ class Student(nn.Module):
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)
             padding = (positions.unsqueeze(1) >= lengths).unsqueeze(2)  # (tokens, rows, 1)
             pooled = pool(self.pooling, embedded, states, self.attention(states), padding, lengths)
-        return nn.functional.normalize(self.projection(pooled).float(), dim=1)
+        # each apart, so that int8 gives each a scale of its own: means of embeddings are not as large as states
+        parts = [nn.functional.linear(one, self.weights_of(kind)) for kind, one in pooled.items()]
+        return nn.functional.normalize((sum(parts) + self.projection.bias).float(), dim=1)
 
-    def embedding_weights(self) -> Tensor:
-        """Give the part of the projection's weights that the mean embedding meets, (width, embedding).
+    def weights_of(self, kind: Pooling) -> Tensor:
+        """Give the part of the projection's weights that a pooling meets, (width, embedding or states).
 
         Raises:
-            ValueError: the student does not pool its embeddings.
+            ValueError: the student does not pool so.
         """
-        if "embedding" not in self.pooling:
-            raise ValueError("this student does not pool its embeddings")
-        states, size = 2 * self.lstm.hidden_size, self.embedding.embedding_dim
-        widths = [size if kind == "embedding" else states for kind in self.pooling]
-        return torch.split(self.projection.weight, widths, dim=1)[self.pooling.index("embedding")]
+        if kind not in self.pooling:
+            raise ValueError(f"this student pools {', '.join(self.pooling)}, and not {kind}")
+        place = self.pooling.index(kind)
+        first = sum(self.widths[:place])
+        return self.projection.weight[:, first : first + self.widths[place]]
 
 
 def pool(
@@ -65,8 +67,8 @@ def pool(
     scores: Tensor,
     padding: Tensor | None = None,
     lengths: Tensor | None = None,
-) -> Tensor:
-    """Pool states by attention, maximum or mean, and embeddings by mean, in the order given.
+) -> dict[Pooling, Tensor]:
+    """Pool states by attention, maximum or mean, and embeddings by mean.
 
     Args:
         kinds: Which.
@@ -77,7 +79,7 @@ def pool(
         lengths: int64 (rows), given together with `padding`.
 
     Returns:
-        (rows, widths of all kinds).
+        By kind, in the order given: (rows, states), or (rows, embedding).
     """
 
     def attention() -> Tensor:
@@ -96,7 +98,7 @@ def pool(
         return embedded.masked_fill(padding, 0).sum(dim=0) / lengths.unsqueeze(1).to(embedded.dtype)
 
     poolings = {"attention": attention, "max": maximum, "mean": mean, "embedding": mean_embedding}
-    return torch.cat([poolings[kind]() for kind in kinds], dim=1)
+    return {kind: poolings[kind]() for kind in kinds}
 
 
 @torch.no_grad()

@@ -45,6 +45,21 @@ def test_a_row_gets_the_same_vector_alone_and_in_any_order_among_any_neighbours(
     assert np.allclose(np.concatenate([served.run([row]) for row in ROWS]), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("pooling", [("attention", "mean", "embedding"), ("max",)])
+def test_a_student_with_one_dimension_of_large_embeddings_loses_little_in_int8(tmp_path: Path, pooling: tuple):
+    torch.manual_seed(0)
+    model = Student(StudentShape(embedding=16, hidden=16, pooling=pooling), vocabulary=30, width=12).eval()
+    expected = encode(model, ROWS)
+    with torch.no_grad():  # the same student, were it not for int8
+        model.embedding.weight[:, 3] *= 300
+        readers = [model.lstm.weight_ih_l0, model.lstm.weight_ih_l0_reverse]
+        for weights in [*readers, *([model.weights_of("embedding")] if "embedding" in pooling else [])]:
+            weights[:, 3] /= 300
+    assert np.allclose(session(tmp_path, encoder_graph(model)).run(ROWS), expected, atol=1e-6)
+    answers = np.concatenate([session(tmp_path, quantise(encoder_graph(model))).run([row]) for row in ROWS])
+    assert (answers * expected).sum(axis=1).min() > 0.995
+
+
 def test_a_teacher_is_exported_with_its_pooling_and_masks(small_bert: Path, tmp_path: Path):
     teacher = load_teacher(str(small_bert))
     served = session(tmp_path, encoder_graph(teacher.encoder))

@@ -3,9 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from training.checkpoint import Run, RunError
 from training.distillation import distil, split
+from training.finetuning import load_start
 from training.recipe import Corpus, DistillRecipe, Optimisation, Source, StudentShape
 
 
@@ -25,6 +28,20 @@ def test_a_student_learns_its_teacher_on_texts_it_has_not_seen(small_bert: Path,
     after = distil(recipe(small_bert), corpus, tmp_path / "cache", Run(tmp_path / "long"))
     assert after["held_out_cosine"] > before["held_out_cosine"] + 0.01
     assert after["held_out_cosine"] > 0.9
+
+
+def test_a_student_that_pools_its_embeddings_starts_from_the_linear_fit(small_bert: Path, corpus: Path, tmp_path: Path):
+    how = recipe(small_bert, epochs=1)
+    how = replace(how, student=replace(how.student, pooling=("attention", "mean", "embedding")))
+    how = replace(how, optimisation=replace(how.optimisation, learning_rate=1e-9))  # as good as none
+    distil(how, corpus, tmp_path / "cache", Run(tmp_path / "run"))
+    student = load_start(tmp_path / "run").student
+    (file,) = (tmp_path / "cache" / "linear").glob("*.safetensors")
+    start = load_file(file)
+    scale = start["embedding"].std()
+    assert torch.allclose(student.embedding.weight, start["embedding"] / scale, atol=1e-4)
+    assert torch.allclose(student.weights_of("embedding"), start["projection"] * scale, atol=1e-4)
+    assert float(student.weights_of("mean").abs().max()) < 1e-4
 
 
 def test_a_run_says_what_export_needs_to_know(small_bert: Path, corpus: Path, tmp_path: Path):
