@@ -56,16 +56,15 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float], decay: float)
 
 def optimisers_of(groups: Groups, how: Optimisation) -> list[torch.optim.Optimizer]:
     """Give AdamW, and beside it Muon for the matrices where `how` has a rate for it."""
-    by_muon = [group for group in groups if group["matrix"] and how.matrix_rate]
-    by_adam = [group for group in groups if not (group["matrix"] and how.matrix_rate)]
-    found: list[torch.optim.Optimizer] = []
-    if by_adam:
-        found.append(torch.optim.AdamW(by_adam, lr=how.learning_rate, fused=True))
-    if by_muon:
-        share = how.matrix_rate / how.learning_rate
-        shifted = [{**group, "peak": group["peak"] * share} for group in by_muon]
-        found.append(torch.optim.Muon(shifted, lr=how.matrix_rate))
-    return found
+    if not how.matrix_rate:
+        return [torch.optim.AdamW(groups, lr=how.learning_rate, fused=True)]
+    share = how.matrix_rate / how.learning_rate
+    matrices = [{**group, "peak": group["peak"] * share} for group in groups if group["matrix"]]
+    others = [group for group in groups if not group["matrix"]]
+    return [
+        torch.optim.AdamW(others, lr=how.learning_rate, fused=True),
+        torch.optim.Muon(matrices, lr=how.matrix_rate),
+    ]
 
 
 def fit(
