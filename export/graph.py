@@ -87,11 +87,22 @@ def quantise(graph: bytes) -> bytes:
 
     Weights take 7 of the 8 bits: CPUs with AVX2 but without VNNI add pairs of 8-bit products in 16 bits, which
     saturates with full-range weights and moves vectors over ten times as far as the lost bit does (training/LOG.md).
+    The weights of tokens stay in float32: they are few, and each counts for a whole vector.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet_quantiser():
         target = Path(folder) / "int8.onnx"
         model = onnx.load_model_from_string(graph)
-        quantize_dynamic(model, target, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+        single = {one.name for one in model.graph.initializer if one.dims[1:] == [1]}
+        quantize_dynamic(
+            model,
+            target,
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[
+                node.name for node in model.graph.node if node.op_type == "Gather" and node.input[0] in single
+            ],
+        )
         return _canonical(target.read_bytes())
 
 

@@ -25,6 +25,7 @@ from training.teacher import Teacher
 PASSES = 2
 BATCH_ROWS = 1024
 LEARNING_RATE = 3e-3
+SMALLEST_SHARE = 1e-4  # of the usual size of a token's vector; below it lies only noise
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,17 @@ def linear_start(teacher: Teacher, targets: Targets, rows: Rows, size: int, seed
 def start_from(student: Student, start: LinearStart) -> None:
     """Let a student begin as a static model: what it pools of the BiLSTM's states counts for nothing yet.
 
-    The embedding is scaled to unit variance, as the BiLSTM expects of its input, and the projection takes that back.
+    Every token's vector is scaled to unit variance and its size becomes the token's weight: the mean is as before, and
+    the BiLSTM can tell apart the words that hardly count in it, such as "not".
 
     Raises:
         ValueError: the student does not pool its embeddings.
     """
-    scale, weights = start.embedding.std(), student.weights_of("embedding")
-    student.embedding.weight.copy_(start.embedding / scale)
+    weights = student.weights_of("embedding")
+    scale = start.embedding.std()
+    sizes = start.embedding.square().mean(dim=1, keepdim=True).sqrt().clamp(min=SMALLEST_SHARE * float(scale))
+    student.embedding.weight.copy_(start.embedding / sizes)
+    student.token_weight.weight.copy_(sizes / scale)
     student.projection.bias.copy_(start.bias)
     student.projection.weight.zero_()
     weights.copy_(start.projection * scale)

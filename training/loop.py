@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from training.batches import Batches, Rows
-from training.checkpoint import Run
+from training.checkpoint import Run, RunError
 from training.peers import Peers
 from training.recipe import Optimisation
 
@@ -23,26 +23,28 @@ STEPS_BETWEEN_LOGS = 50
 Groups = list[dict[str, Any]]
 
 
-def rate_share(step: int, steps: int, warmup: float) -> float:
-    """Give the learning rate of a step as a share of its peak: linear warm-up, then cosine decay to zero."""
+def rate_share(step: int, steps: int, warmup: float, decay: float = 1.0) -> float:
+    """Give the learning rate of a step as a share of its peak: linear warm-up, plateau, cosine decay to zero."""
     climb = max(1, round(warmup * steps))
     if step < climb:
         return (step + 1) / climb
-    return 0.5 * (1 + math.cos(math.pi * (step - climb) / max(1, steps - climb)))
+    fall = max(climb, round((1 - decay) * steps))
+    return 0.5 * (1 + math.cos(math.pi * max(0, step - fall) / max(1, steps - fall)))
 
 
 def parameter_groups(model: nn.Module, rates: Mapping[str, float], decay: float) -> Groups:
     """Group parameters by learning rate, the longest matching prefix in `rates` deciding; only matrices decay.
 
-    Word embeddings do not decay: rare rows would shrink with every batch that does not hold them.
+    Embeddings do not decay: rare rows would shrink with every batch that does not hold them.
     """
     groups: Groups = []
+    looked_up = {table.weight for table in model.modules() if isinstance(table, nn.Embedding)}
     for name, parameter in model.named_parameters():
         prefix = max((p for p in rates if name.startswith(p)), key=len)
         if rates[prefix] == 0:
             parameter.requires_grad = False
             continue
-        matrix = parameter.dim() > 1 and "embedding" not in name
+        matrix = parameter.dim() > 1 and parameter not in looked_up
         groups.append(
             {
                 "params": [parameter],
@@ -122,7 +124,7 @@ def fit(
     with _stop_signal() as asked_to_stop:
         for step in range(first, steps):
             torch.manual_seed(seed * 1_000_003 + step)
-            share = rate_share(step, steps, how.warmup)
+            share = rate_share(step, steps, how.warmup, how.decay)
             for optimiser in optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = group["peak"] * share
@@ -179,12 +181,17 @@ def _resume(
     if state is None:
         run.forget_after(0)
         return 0, 0.0
-    model.load_state_dict(state["model"])
-    for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
-        optimiser.load_state_dict(kept)
-    if average:
-        average.module.load_state_dict(state["average"])
-        average.n_averaged.fill_(state["step"])
+    try:
+        model.load_state_dict(state["model"])
+        for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
+        if average:
+            average.module.load_state_dict(state["average"])
+            average.n_averaged.fill_(state["step"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"{run.folder} was begun by another version of this code: finish it with that one, or delete it"
+        ) from error
     run.forget_after(state["step"])
     return int(state["step"]), float(state["seconds"])
 

@@ -59,8 +59,8 @@ class Corpus:
 class StudentShape:
     """Sizes of the BiLSTM: `embedding` per token, `hidden` per direction; `pooling`, whose results stand side by side.
 
-    All poolings but one are of the BiLSTM's states. `embedding` is the mean of the token embeddings, past the BiLSTM:
-    the linear part of what there is to learn, which is fitted at once, before the rest is trained.
+    All poolings but one are of the BiLSTM's states. `embedding` is the mean of the token embeddings past the BiLSTM,
+    each times a weight of its token: the linear part of what there is to learn, which is fitted before the rest.
     """
 
     embedding: Size = 256
@@ -85,13 +85,14 @@ class LossWeights:
 
 @dataclass(frozen=True, config=STRICT)
 class Optimisation:
-    """AdamW, and Muon where that is wanted, with linear warm-up and cosine decay to zero.
+    """AdamW, and Muon where that is wanted, with linear warm-up, a plateau, and cosine decay to zero.
 
     Attributes:
         epochs: Passes over the rows.
         learning_rate: AdamW's peak.
         matrix_rate: Muon's peak (Jordan et al. 2024), for all matrices other than embeddings; 0 leaves them to AdamW.
         warmup: Share of all steps in which the rate climbs.
+        decay: Share of all steps, the last ones, in which it falls, as far as the climb leaves them.
         batch_rows: Rows of a full batch; rarer lengths give smaller ones, weighted by their rows.
         batch_tokens: Tokens of a batch at most, so that long rows do not cost more memory.
         average: Decay of the moving average of the weights; 0 turns it off.
@@ -101,6 +102,7 @@ class Optimisation:
     learning_rate: Annotated[float, Field(gt=0)]
     matrix_rate: Weight = 0.0
     warmup: Share = 0.05
+    decay: Share = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: Annotated[float, Field(gt=0)] = 1.0
     batch_rows: Size = 512

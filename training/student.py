@@ -23,6 +23,9 @@ class Student(nn.Module):
         super().__init__()
         states = 2 * shape.hidden
         self.embedding = nn.Embedding(vocabulary, shape.embedding)
+        if "embedding" in shape.pooling:
+            self.token_weight = nn.Embedding(vocabulary, 1)
+            nn.init.ones_(self.token_weight.weight)
         self.lstm = nn.LSTM(shape.embedding, shape.hidden, shape.layers, bidirectional=True)
         self.attention = nn.Linear(states, 1, bias=False)
         self.widths = [shape.embedding if kind == "embedding" else states for kind in shape.pooling]
@@ -31,18 +34,20 @@ class Student(nn.Module):
 
     def forward(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Give one unit vector per row."""
-        embedded = self.embedding(input_ids.t())  # (tokens, rows, embedding): time first spares the LSTM a transpose
+        input_ids = input_ids.t()  # time first spares the LSTM a transpose
+        embedded = self.embedding(input_ids)  # (tokens, rows, embedding)
+        weighted = embedded * self.token_weight(input_ids) if "embedding" in self.pooling else embedded
         if lengths is None:
             states, _ = self.lstm(embedded)  # (tokens, rows, states)
-            pooled = pool(self.pooling, embedded, states, self.attention(states))
+            pooled = pool(self.pooling, weighted, states, self.attention(states))
         else:
             packed, _ = self.lstm(pack_padded_sequence(embedded, lengths))
-            states, _ = pad_packed_sequence(packed, total_length=input_ids.shape[1])
+            states, _ = pad_packed_sequence(packed, total_length=input_ids.shape[0])
             if lengths.device != input_ids.device:  # packing wants them on the CPU, all else beside the tokens
                 lengths = lengths.to(input_ids.device)
-            positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+            positions = torch.arange(input_ids.shape[0], device=input_ids.device)
             padding = (positions.unsqueeze(1) >= lengths).unsqueeze(2)  # (tokens, rows, 1)
-            pooled = pool(self.pooling, embedded, states, self.attention(states), padding, lengths)
+            pooled = pool(self.pooling, weighted, states, self.attention(states), padding, lengths)
         # each apart, so that int8 gives each a scale of its own: means of embeddings are not as large as states
         parts = [nn.functional.linear(one, self.weights_of(kind)) for kind, one in pooled.items()]
         return nn.functional.normalize((sum(parts) + self.projection.bias).float(), dim=1)
@@ -62,17 +67,19 @@ class Student(nn.Module):
 
 def pool(
     kinds: Sequence[Pooling],
-    embedded: Tensor,
+    weighted: Tensor,
     states: Tensor,
     scores: Tensor,
     padding: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> dict[Pooling, Tensor]:
-    """Pool states by attention, maximum or mean, and embeddings by mean.
+    """Pool states by attention, maximum or mean, and weighted embeddings by mean.
+
+    The maximum is at least zero, so that padding, whose states are zero, never decides it and needs no mask.
 
     Args:
         kinds: Which.
-        embedded: (tokens, rows, embedding); anything where padded.
+        weighted: Embeddings, each times its token's weight, (tokens, rows, embedding); anything where padded.
         states: (tokens, rows, states); zero where padded.
         scores: (tokens, rows, 1), the attention's logits.
         padding: bool (tokens, rows, 1), true beyond a row's length; none where every row is full.
@@ -86,16 +93,16 @@ def pool(
         logits = scores if padding is None else scores.masked_fill(padding, float("-inf"))
         return (torch.softmax(logits.float(), dim=0).to(states.dtype) * states).sum(dim=0)
 
-    def maximum() -> Tensor:
-        return (states if padding is None else states.masked_fill(padding, float("-inf"))).amax(dim=0)
+    def maximum() -> Tensor:  # as one operator over the last axis, which ONNX Runtime does faster
+        return nn.functional.adaptive_max_pool1d(states.permute(1, 2, 0), 1).squeeze(2).relu()
 
     def mean() -> Tensor:
         return states.mean(dim=0) if lengths is None else states.sum(dim=0) / lengths.unsqueeze(1).to(states.dtype)
 
     def mean_embedding() -> Tensor:
         if padding is None or lengths is None:
-            return embedded.mean(dim=0).to(states.dtype)
-        return embedded.masked_fill(padding, 0).sum(dim=0) / lengths.unsqueeze(1).to(embedded.dtype)
+            return weighted.mean(dim=0).to(states.dtype)
+        return weighted.masked_fill(padding, 0).sum(dim=0) / lengths.unsqueeze(1).to(weighted.dtype)
 
     poolings = {"attention": attention, "max": maximum, "mean": mean, "embedding": mean_embedding}
     return {kind: poolings[kind]() for kind in kinds}

@@ -60,6 +60,15 @@ def test_a_student_with_one_dimension_of_large_embeddings_loses_little_in_int8(t
     assert (answers * expected).sum(axis=1).min() > 0.995
 
 
+def test_the_weights_of_tokens_keep_their_precision_in_int8():
+    model = Student(StudentShape(embedding=16, hidden=16, pooling=("mean", "embedding")), vocabulary=30, width=12)
+    torch.nn.init.uniform_(model.token_weight.weight)
+    graph = onnx.load_model_from_string(quantise(encoder_graph(model))).graph
+    found = [onnx.numpy_helper.to_array(one) for one in graph.initializer]
+    assert [one.dtype.itemsize for one in found if one.shape == (30, 16)] == [1]
+    assert [one.tolist() for one in found if one.shape == (30, 1)] == [model.token_weight.weight.tolist()]
+
+
 def test_a_teacher_is_exported_with_its_pooling_and_masks(small_bert: Path, tmp_path: Path):
     teacher = load_teacher(str(small_bert))
     served = session(tmp_path, encoder_graph(teacher.encoder))

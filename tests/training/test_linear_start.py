@@ -59,7 +59,9 @@ def test_a_student_begins_as_the_static_model(teacher: Teacher, targets: Targets
     rows = [[2, 5, 3], [2, 7, 8, 9, 3]]
     expected = torch.stack([start.embedding[row].mean(dim=0) for row in rows]) @ start.projection.t() + start.bias
     assert np.allclose(encode(begun, rows), torch.nn.functional.normalize(expected, dim=1), atol=1e-5)
-    assert float(begun.embedding.weight.detach().std()) == pytest.approx(1, abs=1e-3)
+    assert torch.allclose(begun.embedding.weight.square().mean(dim=1), torch.ones(teacher.vocabulary))
+    weighted = begun.embedding.weight * begun.token_weight.weight
+    assert torch.allclose(weighted, start.embedding / start.embedding.std(), atol=1e-5)
 
 
 def test_it_is_fitted_once(teacher: Teacher, targets: Targets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

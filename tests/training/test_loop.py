@@ -13,7 +13,7 @@ from tokenizers.models import WordLevel
 from torch import Tensor, nn
 
 from training.batches import Batches, Rows
-from training.checkpoint import Run
+from training.checkpoint import Run, RunError
 from training.loop import fit, optimisers_of, parameter_groups, rate_share
 from training.peers import ALONE
 from training.recipe import Optimisation
@@ -108,6 +108,16 @@ def test_metrics_of_a_resumed_run_name_every_step_once(tmp_path: Path):
     assert steps == list(range(1, steps[-1] + 1))
 
 
+def test_a_checkpoint_of_another_version_is_refused_in_words(tmp_path: Path):
+    run = Run(tmp_path / "run")
+    train(model(), run)
+    state = run.load()
+    assert state is not None
+    run.save({**state, "optimisers": []})
+    with pytest.raises(RunError, match="another version"):
+        train(model(), run)
+
+
 def test_sigterm_ends_the_step_saves_and_stops(tmp_path: Path):
     run = Run(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
@@ -136,6 +146,13 @@ def test_the_rate_climbs_then_falls_to_zero():
     assert max(shares) == shares[9] == shares[10] == 1
     assert shares[10:] == sorted(shares[10:], reverse=True)
     assert shares[-1] < 0.001
+
+
+def test_a_late_decay_leaves_a_plateau_that_does_not_depend_on_the_end():
+    shares = [rate_share(step, 100, 0.1, decay=0.2) for step in range(100)]
+    assert shares[9:80] == [1.0] * 71
+    assert shares[80:] == sorted(shares[80:], reverse=True)
+    assert 1 > shares[81] > shares[-1] > 0
 
 
 def test_the_longest_prefix_sets_a_rate_zero_freezes_and_only_matrices_decay():
