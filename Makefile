@@ -11,11 +11,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 NO_INDEX = { echo "The packages could not be installed: see pip's message above. Is the package index reachable?" >&2; exit 1; }
 
+DATA_DIR ?= data
+SNIPS := $(DATA_DIR)/user-task/snips
+TASKS := sst2 cola mrpc stsb snips
+
 # as a bare word at the start of a line it would be make's own directive
 EXPORT := export
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check distill $(EXPORT) bench clean
+.PHONY: help serve test check distill tasks $(EXPORT) bench clean
 
 help: ## this list
 	@sed -nE 's/^(\$$\(EXPORT\)|[a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | sed 's/$$(EXPORT)/export/' | expand -t 17
@@ -37,9 +41,19 @@ distill: $(VENV)/training ## the shipped student anew, from DATA_DIR (hours on a
 	@MALLOC_MMAP_THRESHOLD_=4294967295 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=536870912 \
 		$(BIN)/python -m training distill --recipe training/recipes/student.toml
 
-$(EXPORT): $(VENV)/training ## models/student and models/sst2 from runs/
+tasks: FINETUNE := $(BIN)/python -m training finetune --task
+tasks: $(VENV)/training ## the shipped tasks anew, from models/student and DATA_DIR (an hour, most of it sst2's teacher)
+	@$(BIN)/python -m training finetune-teacher --task sst2
+	@$(FINETUNE) sst2 --teacher runs/sst2-teacher \
+		--transfer $(DATA_DIR)/corpus/nltk_movie_reviews.txt.xz --transfer-rows 60000
+	@$(FINETUNE) cola
+	@$(FINETUNE) mrpc --frozen
+	@$(FINETUNE) stsb --frozen
+	@$(FINETUNE) snips --train $(SNIPS)/train.tsv --dev $(SNIPS)/valid.tsv --text text
+
+$(EXPORT): $(VENV)/training ## models/ from runs/
 	@$(BIN)/python -m export student --run runs/student
-	@$(BIN)/python -m export task --run runs/sst2
+	@for task in $(TASKS); do $(BIN)/python -m export task --run runs/$$task || exit 1; done
 
 bench: $(VENV)/development models/teacher/manifest.json ## the student's speed beside its teacher and other servers (an hour)
 	@$(BIN)/python -m benchmarks

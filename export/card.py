@@ -87,9 +87,19 @@ def _how(manifest: Mapping[str, Any]) -> str:
     return (
         f"    python -m training {command} --task {recipe['task']}{_options(recipe)}\n"
         f"    {_export(manifest)}\n\n"
-        f"{made['rows']:,} training rows, {recipe['optimisation']['epochs']} passes; the last pass is kept, "
-        f"whatever the dev set said of others. {_rows(recipe)}"
+        f"{made['rows']:,} training rows, {_training(recipe)}. {_rows(recipe)}"
     )
+
+
+def _training(recipe: Mapping[str, Any]) -> str:
+    """Say what the training rows were used for."""
+    if recipe.get("encoder_rate") == 0:
+        return "to which a head alone was fitted, its penalty chosen by cross-validation among them"
+    passes = f"{recipe['optimisation']['epochs']} passes; the last pass is kept, whatever the dev set said of others"
+    if not recipe.get("transfer_rows"):
+        return passes
+    files = ", ".join(recipe["transfer_files"])
+    return f"and {recipe['transfer_rows']:,} without labels from {files}, which the teacher answered; {passes}"
 
 
 def _export(manifest: Mapping[str, Any]) -> str:
@@ -107,11 +117,14 @@ def _rows(recipe: Mapping[str, Any]) -> str:
     """Say whose the training rows are, and where it is written what the encoder had read before."""
     start = recipe.get("from", {}).get("bundle")
     before = f" The encoder began as that of models/{start}: its card names what that was trained on." if start else ""
+    licence = recipe.get("licence") or "not stated"
     if recipe["task"] not in TASKS:
-        return f"The rows are a table of one's own.{before}"
+        return f"The rows are a table of one's own; its licence: {licence}.{before}"
     row = TASKS[recipe["task"]]
+    others = f" That of the texts without labels: {licence}." if recipe.get("transfer_rows") else ""
     return (
-        f"The rows are those of {row.folder} in GLUE (arXiv 1804.07461); licence of their texts: {row.licence}.{before}"
+        f"The rows are those of {row.folder} in GLUE (arXiv 1804.07461); licence of their texts: {row.licence}."
+        f"{others}{before}"
     )
 
 
@@ -122,7 +135,9 @@ def _options(recipe: Mapping[str, Any]) -> str:
     scratch = " --scratch" if "scratch" in recipe.get("from", {}) else ""
     learnt = f" --teacher runs/{recipe['taught_by']['run']}" if "taught_by" in recipe else ""
     own = f" --teacher {recipe['teacher']}" if recipe.get("teacher", PACKAGE_NAME) != PACKAGE_NAME else ""
-    transfer = " --transfer FILE" if recipe.get("transfer_rows") else ""
+    transfer = ""
+    if recipe.get("transfer_rows"):
+        transfer = f" --transfer {' '.join(recipe['transfer_files'])} --transfer-rows {recipe['transfer_rows']}"
     augment = f" --augment {recipe['variants_per_row']}" if "variants_per_row" in recipe else ""
     return f"{table}{frozen}{scratch}{learnt}{transfer}{augment}{own} --seed {recipe['seed']}"
 

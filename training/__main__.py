@@ -110,13 +110,14 @@ def teaching(options: argparse.Namespace, seed: int, task: Task, train: Examples
     teacher = load_tuned_teacher(options.teacher)
     known, columns, limit = (*train.texts, *dev.texts), options.transfer_text or (), options.transfer_rows
     transfer = transfer_rows(options.transfer, columns, task.texts, limit, seed, known) if options.transfer else []
+    files = [file.name for file in options.transfer or ()]
     if options.augment is None:
-        return Teaching(teacher, transfer)
+        return Teaching(teacher, transfer, files)
     from training.augmentation import augment, mask_token, parts_of_speech
 
     mask = mask_token(teacher.tokenizer)
     variants = augment(train.texts, options.augment, seed, mask, parts_of_speech, (*known, *transfer))
-    return Teaching(teacher, transfer, variants, options.augment)
+    return Teaching(teacher, transfer, files, variants, options.augment)
 
 
 def finetune_teacher(options: argparse.Namespace) -> None:

@@ -147,6 +147,14 @@ def sts_spearman(encode_texts: Encode, data: Path) -> float:
     return measure.judge(vectors, vectors)[0][0]
 
 
+def dev_rows(name: str, data: Path) -> tuple[Task, Examples]:
+    """Read the dev rows of a task of GLUE, or of a folder in user-task/; raises TaskError where there are none."""
+    if name in TASKS:
+        return TASKS[name].task, read_dev(TASKS[name], data)
+    task, _, dev = _own_rows(data / "user-task" / name)
+    return task, dev
+
+
 def with_tasks(evaluation: Evaluation, answers: Mapping[str, Answer], data: Path) -> Evaluation:
     """Add the dev metrics of task bundles, as a column of their own.
 
@@ -160,7 +168,7 @@ def with_tasks(evaluation: Evaluation, answers: Mapping[str, Answer], data: Path
     missing: list[str] = []
     for name, answer in answers.items():
         try:
-            task, dev = _dev_rows(name, data)
+            task, dev = dev_rows(name, data)
         except TaskError as error:
             missing.append(f"{name}: {error}")
             continue
@@ -269,13 +277,6 @@ def _probe(name: str, data: Path, seeds: Sequence[int]) -> Measure:
         row = TASKS[name]
         return probe(row.task, read_train(row, data), read_dev(row, data), seeds)
     return probe(*_own_rows(data / "user-task" / name), seeds)
-
-
-def _dev_rows(name: str, data: Path) -> tuple[Task, Examples]:
-    if name in TASKS:
-        return TASKS[name].task, read_dev(TASKS[name], data)
-    task, _, dev = _own_rows(data / "user-task" / name)
-    return task, dev
 
 
 def _own_rows(folder: Path) -> tuple[Task, Examples, Examples]:

@@ -143,7 +143,8 @@ def _followed(recipe: FinetuneRecipe, teaching: Teaching | None) -> dict[str, An
         return {name: value for name, value in plain.items() if name != "distillation"}
     teacher = {"run": teaching.teacher.name, "fingerprint": teaching.teacher.fingerprint}
     varied = {"variants_per_row": teaching.per_row} if teaching.per_row else {}
-    return {**plain, "taught_by": teacher, "transfer_rows": len(teaching.transfer), **varied}
+    others = {"transfer_rows": len(teaching.transfer), "transfer_files": list(teaching.files)}
+    return {**plain, "taught_by": teacher, **others, **varied}
 
 
 def from_scratch(start: Start, seed: int) -> Start:

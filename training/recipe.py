@@ -162,6 +162,7 @@ class FinetuneRecipe:
         encoder_rate: Learning rate of the encoder as a share of the head's; 0 freezes the encoder: the head
             alone is then fitted, at once, and the other settings do not matter.
         dropout: On the sentence vector, in training only.
+        licence: Of the rows, or of those without labels, where it is not known already; for the model card.
     """
 
     name: str
@@ -172,6 +173,7 @@ class FinetuneRecipe:
     seed: int = 1
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     distillation: SoftTargets = SoftTargets()
+    licence: str | None = None
     int8: Int8 = Int8()
 
 

@@ -23,12 +23,14 @@ class Teaching:
     Attributes:
         teacher: Answers every row.
         transfer: Rows without labels to learn from it as well.
+        files: Where these are from.
         variants: Others, made from the training rows.
         per_row: How many of these were made of each.
     """
 
     teacher: TunedTeacher
     transfer: Sequence[Texts] = ()
+    files: Sequence[str] = ()
     variants: Sequence[Texts] = ()
     per_row: int = 0
 

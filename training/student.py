@@ -36,10 +36,10 @@ class Student(nn.Module):
         """Give one unit vector per row."""
         input_ids = input_ids.t()  # time first spares the LSTM a transpose
         embedded = self.embedding(input_ids)  # (tokens, rows, embedding)
-        weighted = embedded * self.token_weight(input_ids) if "embedding" in self.pooling else embedded
+        weights = self.token_weight(input_ids) if "embedding" in self.pooling else None
         if lengths is None:
             states, _ = self.lstm(embedded)  # (tokens, rows, states)
-            pooled = pool(self.pooling, weighted, states, self.attention(states))
+            pooled = pool(self.pooling, embedded, weights, states, self.attention(states))
         else:
             packed, _ = self.lstm(pack_padded_sequence(embedded, lengths))
             states, _ = pad_packed_sequence(packed, total_length=input_ids.shape[0])
@@ -47,7 +47,7 @@ class Student(nn.Module):
                 lengths = lengths.to(input_ids.device)
             positions = torch.arange(input_ids.shape[0], device=input_ids.device)
             padding = (positions.unsqueeze(1) >= lengths).unsqueeze(2)  # (tokens, rows, 1)
-            pooled = pool(self.pooling, weighted, states, self.attention(states), padding, lengths)
+            pooled = pool(self.pooling, embedded, weights, states, self.attention(states), padding, lengths)
         # each apart, so that int8 gives each a scale of its own: means of embeddings are not as large as states
         parts = [nn.functional.linear(one, self.weights_of(kind)) for kind, one in pooled.items()]
         return nn.functional.normalize((sum(parts) + self.projection.bias).float(), dim=1)
@@ -67,19 +67,21 @@ class Student(nn.Module):
 
 def pool(
     kinds: Sequence[Pooling],
-    weighted: Tensor,
+    embedded: Tensor,
+    weights: Tensor | None,
     states: Tensor,
     scores: Tensor,
     padding: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> dict[Pooling, Tensor]:
-    """Pool states by attention, maximum or mean, and weighted embeddings by mean.
+    """Pool states by attention, maximum or mean, and embeddings by a mean in which each token has its weight.
 
     The maximum is at least zero, so that padding, whose states are zero, never decides it and needs no mask.
 
     Args:
         kinds: Which.
-        weighted: Embeddings, each times its token's weight, (tokens, rows, embedding); anything where padded.
+        embedded: (tokens, rows, embedding); anything finite where padded.
+        weights: Of tokens, (tokens, rows, 1); none where embeddings are not pooled.
         states: (tokens, rows, states); zero where padded.
         scores: (tokens, rows, 1), the attention's logits.
         padding: bool (tokens, rows, 1), true beyond a row's length; none where every row is full.
@@ -100,9 +102,10 @@ def pool(
         return states.mean(dim=0) if lengths is None else states.sum(dim=0) / lengths.unsqueeze(1).to(states.dtype)
 
     def mean_embedding() -> Tensor:
+        assert weights is not None
         if padding is None or lengths is None:
-            return weighted.mean(dim=0).to(states.dtype)
-        return weighted.masked_fill(padding, 0).sum(dim=0) / lengths.unsqueeze(1).to(weighted.dtype)
+            return (weights * embedded).mean(dim=0).to(states.dtype)
+        return (weights.masked_fill(padding, 0) * embedded).sum(dim=0) / lengths.unsqueeze(1).to(embedded.dtype)
 
     poolings = {"attention": attention, "max": maximum, "mean": mean, "embedding": mean_embedding}
     return {kind: poolings[kind]() for kind in kinds}

@@ -93,6 +93,17 @@ def test_a_teachers_task_is_made_by_its_own_commands():
 
 def test_a_tasks_card_repeats_the_options_that_made_it():
     recipe = {"task": "sst2", "seed": 3, "optimisation": {"epochs": 3}, "taught_by": {"run": "sst2-teacher"}}
-    recipe |= {"transfer_rows": 500, "variants_per_row": 4}
+    recipe |= {"transfer_rows": 500, "transfer_files": ["films.txt"], "variants_per_row": 4, "licence": "CC0"}
     card = model_card(TASK | {"training": {"rows": 100, "recipe": recipe}})
-    assert "--task sst2 --teacher runs/sst2-teacher --transfer FILE --augment 4 --seed 3\n" in card
+    options = "--teacher runs/sst2-teacher --transfer films.txt --transfer-rows 500 --augment 4 --seed 3"
+    assert f"--task sst2 {options}\n" in card
+    assert "100 training rows, and 500 without labels from films.txt, which the teacher answered; 3 passes" in card
+    assert "That of the texts without labels: CC0." in card
+
+
+def test_the_card_of_a_head_alone_speaks_of_no_passes():
+    recipe = {"task": "mood", "seed": 1, "optimisation": {"epochs": 3}, "encoder_rate": 0, "licence": "CC0"}
+    card = model_card(TASK | {"training": {"rows": 100, "recipe": recipe}})
+    assert "100 training rows, to which a head alone was fitted" in card
+    assert "passes" not in card
+    assert "a table of one's own; its licence: CC0." in card

@@ -36,14 +36,15 @@ def test_a_vector_depends_on_the_order_of_tokens():
 
 def test_each_pooling_is_what_its_name_says():
     embedded = torch.tensor([[[7.0]], [[8.0]]])  # two tokens, one row, one number
-    states = torch.tensor([[[1.0, -1.0]], [[3.0, 5.0]]])  # two tokens, one row, two states
+    weights = torch.tensor([[[2.0]], [[0.5]]])
+    states = torch.tensor([[[1.0, -1.0]], [[3.0, -5.0]]])  # two tokens, one row, two states
     scores = torch.tensor([[[0.0]], [[100.0]]])
-    found = pool(("attention", "max", "embedding", "mean"), embedded, states, scores)
+    found = pool(("attention", "max", "embedding", "mean"), embedded, weights, states, scores)
     assert {kind: pooled.tolist() for kind, pooled in found.items()} == {
-        "attention": [[3.0, 5.0]],
-        "max": [[3.0, 5.0]],
-        "embedding": [[7.5]],
-        "mean": [[2.0, 2.0]],
+        "attention": [[3.0, -5.0]],
+        "max": [[3.0, 0.0]],
+        "embedding": [[9.0]],
+        "mean": [[2.0, -3.0]],
     }
 
 
