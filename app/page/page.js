@@ -3,40 +3,64 @@
 import { difference, histograms, mean, pairs, quantile, similarities, since } from "./figures.js";
 import { ServiceError, ask, curl, read, useKey } from "./service.js";
 
+// by name: sentences, and the task that they are for
 const EXAMPLES = {
-  "Paraphrases": [
-    "A man is playing a guitar.",
-    "Someone plays an instrument.",
-    "A woman is slicing an onion.",
-    "Somebody is cutting vegetables.",
-    "The stock market fell sharply today.",
-    "Share prices dropped across the board.",
-  ],
-  "Support desk": [
-    "How do I reset my password?",
-    "I forgot my login and cannot get in.",
-    "Where can I find my invoice for March?",
-    "Please send me a copy of last month's bill.",
-    "The app crashes whenever I open it.",
-    "My parcel still has not arrived.",
-  ],
-  "Film reviews": [
-    "A moving and very funny film.",
-    "I laughed, I cried, I want to see it again.",
-    "Two hours of my life that I will never get back.",
-    "The plot is thin, but the acting saves it.",
-    "Not nearly as bad as everybody says.",
-    "It promises much and delivers little.",
-  ],
-  "Hard ones": [
-    "The dog bit the man.",
-    "The man bit the dog.",
-    "The bank raised its interest rates.",
-    "We had a picnic on the bank of the river.",
-    "I like this hotel.",
-    "I do not like this hotel.",
-  ],
+  "Paraphrases": {
+    task: "stsb",
+    sentences: [
+      "A man is playing a guitar.",
+      "Someone plays an instrument.",
+      "A woman is slicing an onion.",
+      "Somebody is cutting vegetables.",
+      "The stock market fell sharply today.",
+      "Share prices dropped across the board.",
+    ],
+  },
+  "Support desk": {
+    sentences: [
+      "How do I reset my password?",
+      "I forgot my login and cannot get in.",
+      "Where can I find my invoice for March?",
+      "Please send me a copy of last month's bill.",
+      "The app crashes whenever I open it.",
+      "My parcel still has not arrived.",
+    ],
+  },
+  "Film reviews": {
+    task: "sst2",
+    sentences: [
+      "A moving and very funny film.",
+      "I laughed, I cried, I want to see it again.",
+      "Two hours of my life that I will never get back.",
+      "The plot is thin, but the acting saves it.",
+      "Not nearly as bad as everybody says.",
+      "It promises much and delivers little.",
+    ],
+  },
+  "Commands": {
+    task: "snips",
+    sentences: [
+      "Play some jazz by Miles Davis.",
+      "Put on the album that came out last week.",
+      "Will it rain in Oslo tomorrow?",
+      "Book a table for two at an Italian restaurant.",
+      "I would give this novel five stars.",
+      "Add this song to my running playlist.",
+    ],
+  },
+  "Hard ones": {
+    task: "mrpc",
+    sentences: [
+      "The dog bit the man.",
+      "The man bit the dog.",
+      "The bank raised its interest rates.",
+      "We had a picnic on the bank of the river.",
+      "I like this hotel.",
+      "I do not like this hotel.",
+    ],
+  },
 };
+const FIRST = "Paraphrases";
 const MODELS = ["student", "teacher"];
 const SHOWN = 12; // sentences in a matrix: more could not be read
 const ALIGNED = 8; // sentences whose list fits beside three matrices
@@ -402,11 +426,17 @@ async function load() {
   const choice = at("task");
   if (names.join() !== [...choice.options].map((option) => option.value).join()) {
     choice.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+    choose(EXAMPLES[FIRST].task);
   }
   choice.disabled = !names.length;
   if (!names.length) {
     at("labels-note").replaceChildren("No task is loaded; ", element("code", {}, "python -m training finetune"), " trains one.");
   }
+}
+
+/** Turn to a task, if it is loaded. */
+function choose(task) {
+  if (tasks.some((each) => each.task === task)) at("task").value = task;
 }
 
 function describe(model, manifest) {
@@ -499,9 +529,10 @@ function strip(p50, p99) {
 
 function begin() {
   const box = at("sentences");
-  for (const [name, sentences] of Object.entries(EXAMPLES)) {
+  for (const [name, { task, sentences }] of Object.entries(EXAMPLES)) {
     const take = () => {
       box.value = sentences.join("\n");
+      choose(task);
       run(compare, classify);
     };
     at("examples").append(element("button", { type: "button", onclick: take }, name));
@@ -515,7 +546,7 @@ function begin() {
   });
   at("task").addEventListener("change", () => run(classify));
   document.addEventListener("visibilitychange", poll);
-  box.value = EXAMPLES["Paraphrases"].join("\n");
+  box.value = EXAMPLES[FIRST].sentences.join("\n");
   poll();
   run(compare, classify);
 }

@@ -132,6 +132,10 @@ def test_the_shipped_models_are_shown_as_the_api_answers(serve: Serve, visit: Vi
         pytest.skip("models/teacher is not built: python -m export teacher")
     service = serve(models_dir=ROOT / "models")
     page = visit(service)
+    expect(page.get_by_label("Task")).to_have_value("stsb")  # the first example's
+    page.get_by_role("button", name="Film reviews").click()
+    expect(page.get_by_label("Task")).to_have_value("sst2")
+    expect(page.locator("#run")).not_to_have_attribute("aria-disabled", "true")
     runs: list[dict] = []
     page.on("response", lambda response: runs.append(response.json()) if _times_both(response) else None)
     compare(page, SENTENCES)
