@@ -42,12 +42,12 @@ def _what(manifest: Mapping[str, Any]) -> str:
             f"text, each vector of unit length, {manifest['precision']}."
         )
     labels = ", ".join(manifest["labels"]) or "a number"
+    task = made["recipe"]["task"]
+    if _is_head(made["recipe"]):
+        return f"A head on the vectors of a shared student, for {task}; answers {labels}."
     network = "A BiLSTM" if manifest["role"] == "student" else made["recipe"]["teacher"]
     joined = ", the two texts of a pair joined into one row" if manifest["inputs"] == "pair_joined" else ""
-    return (
-        f"{network} fine-tuned on {made['recipe']['task']}{joined}; answers {labels}. "
-        f"Encoder in {manifest['precision']}."
-    )
+    return f"{network} fine-tuned on {task}{joined}; answers {labels}. Encoder in {manifest['precision']}."
 
 
 def _purpose(manifest: Mapping[str, Any]) -> str:
@@ -93,13 +93,18 @@ def _how(manifest: Mapping[str, Any]) -> str:
 
 def _training(recipe: Mapping[str, Any]) -> str:
     """Say what the training rows were used for."""
-    if recipe.get("encoder_rate") == 0:
+    if _is_head(recipe):
         return "to which a head alone was fitted, its penalty chosen by cross-validation among them"
     passes = f"{recipe['optimisation']['epochs']} passes; the last pass is kept, whatever the dev set said of others"
     if not recipe.get("transfer_rows"):
         return passes
     files = ", ".join(recipe["transfer_files"])
     return f"and {recipe['transfer_rows']:,} without labels from {files}, which the teacher answered; {passes}"
+
+
+def _is_head(recipe: Mapping[str, Any]) -> bool:
+    """Tell whether the encoder was left as it was."""
+    return recipe.get("encoder_rate") == 0
 
 
 def _export(manifest: Mapping[str, Any]) -> str:
@@ -116,7 +121,8 @@ def _export(manifest: Mapping[str, Any]) -> str:
 def _rows(recipe: Mapping[str, Any]) -> str:
     """Say whose the training rows are, and where it is written what the encoder had read before."""
     start = recipe.get("from", {}).get("bundle")
-    before = f" The encoder began as that of models/{start}: its card names what that was trained on." if start else ""
+    began = "is" if _is_head(recipe) else "began as"
+    before = f" The encoder {began} that of models/{start}: its card names what that was trained on." if start else ""
     licence = recipe.get("licence") or "not stated"
     if recipe["task"] not in TASKS:
         return f"The rows are a table of one's own; its licence: {licence}.{before}"
@@ -131,7 +137,7 @@ def _rows(recipe: Mapping[str, Any]) -> str:
 def _options(recipe: Mapping[str, Any]) -> str:
     """Give what the command line had besides the task: own tables and columns are the user's to name."""
     table = "" if recipe["task"] in TASKS else " --train TABLE --text COLUMN"
-    frozen = " --frozen" if recipe.get("encoder_rate") == 0 else ""
+    frozen = " --frozen" if _is_head(recipe) else ""
     scratch = " --scratch" if "scratch" in recipe.get("from", {}) else ""
     learnt = f" --teacher runs/{recipe['taught_by']['run']}" if "taught_by" in recipe else ""
     own = f" --teacher {recipe['teacher']}" if recipe.get("teacher", PACKAGE_NAME) != PACKAGE_NAME else ""

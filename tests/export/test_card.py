@@ -105,5 +105,6 @@ def test_the_card_of_a_head_alone_speaks_of_no_passes():
     recipe = {"task": "mood", "seed": 1, "optimisation": {"epochs": 3}, "encoder_rate": 0, "licence": "CC0"}
     card = model_card(TASK | {"training": {"rows": 100, "recipe": recipe}})
     assert "100 training rows, to which a head alone was fitted" in card
+    assert "A head on the vectors of a shared student, for mood; answers" in card
     assert "passes" not in card
     assert "a table of one's own; its licence: CC0." in card
