@@ -124,7 +124,7 @@ def test_a_student_learns_from_that_teacher_and_both_are_compared(
     bundle = ["--bundle", str(folder / "models" / "alike")]
     assert export(["task", "--run", str(folder / "runs" / "alike-1"), "--precision", "float32", *bundle]) == 0
     card = (folder / "models" / "alike" / "README.md").read_text()
-    assert "--teacher runs/alike-teacher --transfer FILE --seed 1" in card
+    assert "--teacher runs/alike-teacher --transfer more.txt --transfer-rows 2 --seed 1" in card
 
     capsys.readouterr()
     names = [str(folder / "runs" / name) for name in (*runs, "alike-scratch", "alike-teacher")]
