@@ -44,8 +44,7 @@ distill: $(VENV)/training ## the shipped student anew, from DATA_DIR (hours on a
 tasks: FINETUNE := $(BIN)/python -m training finetune --task
 tasks: $(VENV)/training ## the shipped tasks anew, from models/student and DATA_DIR (an hour, most of it sst2's teacher)
 	@$(BIN)/python -m training finetune-teacher --task sst2
-	@$(FINETUNE) sst2 --teacher runs/sst2-teacher \
-		--transfer $(DATA_DIR)/corpus/nltk_movie_reviews.txt.xz --transfer-rows 60000
+	@$(FINETUNE) sst2 --teacher runs/sst2-teacher --transfer $(DATA_DIR)/corpus/nltk_movie_reviews.txt.xz
 	@$(FINETUNE) cola
 	@$(FINETUNE) mrpc --frozen
 	@$(FINETUNE) stsb --frozen
