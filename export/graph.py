@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor, nn
 
 from training.student import Student
@@ -20,6 +21,7 @@ OPSET = 17
 # Sorted from long to short, as packing wants it while tracing; the graph takes rows in any order.
 EXAMPLE_LENGTHS = (7, 5, 2)
 EXAMPLE_TOKEN = 1
+INITIAL_STATES = 5  # the place of the first of them among an LSTM's inputs
 ROWS_AND_TOKENS = {"input_ids": {0: "rows", 1: "tokens"}, "lengths": {0: "rows"}, "vectors": {0: "rows"}}
 
 # Only the TorchScript exporter gives an LSTM its lengths. It warns of its age, and of branches that tracing fixes and
@@ -92,16 +94,14 @@ def quantise(graph: bytes) -> bytes:
     with tempfile.TemporaryDirectory() as folder, _quiet_quantiser():
         target = Path(folder) / "int8.onnx"
         model = onnx.load_model_from_string(graph)
-        single = {one.name for one in model.graph.initializer if one.dims[1:] == [1]}
+        single = {one.name for one in model.graph.initializer if one.dims[-1:] == [1]}
         quantize_dynamic(
             model,
             target,
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[
-                node.name for node in model.graph.node if node.op_type == "Gather" and node.input[0] in single
-            ],
+            nodes_to_exclude=[node.name for node in model.graph.node if single.intersection(node.input)],
         )
         return _canonical(target.read_bytes())
 
@@ -138,7 +138,33 @@ def _trace(module: nn.Module, example: tuple[Tensor, ...], output: str, axes: di
             output_names=[output],
             dynamic_axes=axes,
         )
-    return _canonical(content.getvalue())
+    return _canonical(_lean(content.getvalue()))
+
+
+def _lean(graph: bytes) -> bytes:
+    """Drop what the exporter writes around an LSTM and ONNX Runtime keeps.
+
+    Initial states of zero, which is their default; and, where the states go from (tokens, directions, rows, hidden) to
+    (tokens, rows, states) and at once on to (rows, tokens, states), the halt between, a copy of them all.
+    """
+    model = OnnxModel(onnx.load_model_from_string(graph))
+    for lstm in model.get_nodes_by_op_type("LSTM"):
+        del lstm.input[INITIAL_STATES:]
+    for second in model.get_nodes_by_op_type("Transpose"):
+        way = model.match_parent_path(second, ["Reshape", "Transpose", "LSTM"], [0, 0, 0])
+        if way is None or len(model.get_children(way[0])) > 1:
+            continue
+        halt, first, _ = way
+        if _axes(first) == [0, 2, 1, 3] and _axes(second) == [1, 0, 2]:
+            first.attribute[0].ints[:] = [2, 0, 1, 3]
+            model.replace_input_of_all_nodes(second.output[0], halt.output[0])
+    model.prune_graph()
+    content: bytes = model.model.SerializeToString()
+    return content
+
+
+def _axes(transpose: onnx.NodeProto) -> list[int]:
+    return list(transpose.attribute[0].ints)
 
 
 def _canonical(graph: bytes) -> bytes:

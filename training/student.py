@@ -34,20 +34,18 @@ class Student(nn.Module):
 
     def forward(self, input_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Give one unit vector per row."""
-        input_ids = input_ids.t()  # time first spares the LSTM a transpose
-        embedded = self.embedding(input_ids)  # (tokens, rows, embedding)
-        weights = self.token_weight(input_ids) if "embedding" in self.pooling else None
+        weights = self.token_weight(input_ids).flatten(1) if "embedding" in self.pooling else None
+        embedded = self.embedding(input_ids.t())  # (tokens, rows, embedding): time first spares the LSTM a transpose
         if lengths is None:
             states, _ = self.lstm(embedded)  # (tokens, rows, states)
-            pooled = pool(self.pooling, embedded, weights, states, self.attention(states))
+            pooled = pool(self.pooling, embedded, weights, states, self.attention.weight)
         else:
             packed, _ = self.lstm(pack_padded_sequence(embedded, lengths))
-            states, _ = pad_packed_sequence(packed, total_length=input_ids.shape[0])
+            states, _ = pad_packed_sequence(packed, total_length=input_ids.shape[1])
             if lengths.device != input_ids.device:  # packing wants them on the CPU, all else beside the tokens
                 lengths = lengths.to(input_ids.device)
-            positions = torch.arange(input_ids.shape[0], device=input_ids.device)
-            padding = (positions.unsqueeze(1) >= lengths).unsqueeze(2)  # (tokens, rows, 1)
-            pooled = pool(self.pooling, embedded, weights, states, self.attention(states), padding, lengths)
+            padding = torch.arange(input_ids.shape[1], device=input_ids.device) >= lengths.unsqueeze(1)
+            pooled = pool(self.pooling, embedded, weights, states, self.attention.weight, padding, lengths)
         # each apart, so that int8 gives each a scale of its own: means of embeddings are not as large as states
         parts = [nn.functional.linear(one, self.weights_of(kind)) for kind, one in pooled.items()]
         return nn.functional.normalize((sum(parts) + self.projection.bias).float(), dim=1)
@@ -70,7 +68,7 @@ def pool(
     embedded: Tensor,
     weights: Tensor | None,
     states: Tensor,
-    scores: Tensor,
+    query: Tensor,
     padding: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> dict[Pooling, Tensor]:
@@ -81,31 +79,37 @@ def pool(
     Args:
         kinds: Which.
         embedded: (tokens, rows, embedding); anything finite where padded.
-        weights: Of tokens, (tokens, rows, 1); none where embeddings are not pooled.
+        weights: Of tokens, (rows, tokens); none where embeddings are not pooled.
         states: (tokens, rows, states); zero where padded.
-        scores: (tokens, rows, 1), the attention's logits.
-        padding: bool (tokens, rows, 1), true beyond a row's length; none where every row is full.
+        query: The attention's, (1, states).
+        padding: bool (rows, tokens), true beyond a row's length; none where every row is full.
         lengths: int64 (rows), given together with `padding`.
 
     Returns:
         By kind, in the order given: (rows, states), or (rows, embedding).
     """
+    states, embedded = states.transpose(0, 1), embedded.transpose(0, 1)  # ONNX Runtime pools fastest so
+    counts = states.shape[1] if lengths is None else lengths.unsqueeze(1).to(states.dtype)
+
+    def weighted(shares: Tensor, over: Tensor) -> Tensor:  # (rows, tokens), (rows, tokens, any) -> (rows, any)
+        return (shares.to(over.dtype).unsqueeze(1) @ over).flatten(1)
 
     def attention() -> Tensor:
-        logits = scores if padding is None else scores.masked_fill(padding, float("-inf"))
-        return (torch.softmax(logits.float(), dim=0).to(states.dtype) * states).sum(dim=0)
+        logits = (states @ query.t().unsqueeze(0)).flatten(1).float()  # (rows, tokens)
+        if padding is not None:
+            logits = logits.masked_fill(padding, float("-inf"))
+        return weighted(torch.softmax(logits, dim=1), states)
 
-    def maximum() -> Tensor:  # as one operator over the last axis, which ONNX Runtime does faster
-        return nn.functional.adaptive_max_pool1d(states.permute(1, 2, 0), 1).squeeze(2).relu()
+    def maximum() -> Tensor:
+        return states.max(dim=1).values.relu()
 
     def mean() -> Tensor:
-        return states.mean(dim=0) if lengths is None else states.sum(dim=0) / lengths.unsqueeze(1).to(states.dtype)
+        return states.sum(dim=1) / counts
 
     def mean_embedding() -> Tensor:
         assert weights is not None
-        if padding is None or lengths is None:
-            return (weights * embedded).mean(dim=0).to(states.dtype)
-        return (weights.masked_fill(padding, 0) * embedded).sum(dim=0) / lengths.unsqueeze(1).to(embedded.dtype)
+        kept = weights if padding is None else weights.masked_fill(padding, 0)
+        return (weighted(kept, embedded) / counts).to(states.dtype)
 
     poolings = {"attention": attention, "max": maximum, "mean": mean, "embedding": mean_embedding}
     return {kind: poolings[kind]() for kind in kinds}

@@ -69,6 +69,19 @@ def test_the_weights_of_tokens_keep_their_precision_in_int8():
     assert [one.tolist() for one in found if one.shape == (30, 1)] == [model.token_weight.weight.tolist()]
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_states_are_copied_once_on_their_way_from_the_lstm_to_pooling(layers: int):
+    shape = StudentShape(embedding=16, hidden=16, layers=layers, pooling=("attention", "max", "mean"))
+    nodes = onnx.load_model_from_string(encoder_graph(Student(shape, vocabulary=30, width=12))).graph.node
+    lstms = [node for node in nodes if node.op_type == "LSTM"]
+    assert len(lstms) == layers
+    after = [node for node in nodes if node.op_type == "Transpose" and node.input[0] == lstms[-1].output[0]]
+    assert [list(node.attribute[0].ints) for node in after] == [[2, 0, 1, 3]]
+    made = {name for node in nodes for name in node.output}
+    assert not made.intersection(name for lstm in lstms for name in lstm.input[5:])  # initial states are left out
+    assert [1, 0, 2] not in [list(node.attribute[0].ints) for node in nodes if node.op_type == "Transpose"]
+
+
 def test_a_teacher_is_exported_with_its_pooling_and_masks(small_bert: Path, tmp_path: Path):
     teacher = load_teacher(str(small_bert))
     served = session(tmp_path, encoder_graph(teacher.encoder))

@@ -36,10 +36,10 @@ def test_a_vector_depends_on_the_order_of_tokens():
 
 def test_each_pooling_is_what_its_name_says():
     embedded = torch.tensor([[[7.0]], [[8.0]]])  # two tokens, one row, one number
-    weights = torch.tensor([[[2.0]], [[0.5]]])
+    weights = torch.tensor([[2.0, 0.5]])
     states = torch.tensor([[[1.0, -1.0]], [[3.0, -5.0]]])  # two tokens, one row, two states
-    scores = torch.tensor([[[0.0]], [[100.0]]])
-    found = pool(("attention", "max", "embedding", "mean"), embedded, weights, states, scores)
+    query = torch.tensor([[100.0, 0.0]])  # attends to the second token alone
+    found = pool(("attention", "max", "embedding", "mean"), embedded, weights, states, query)
     assert {kind: pooled.tolist() for kind, pooled in found.items()} == {
         "attention": [[3.0, -5.0]],
         "max": [[3.0, 0.0]],
