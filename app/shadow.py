@@ -1,7 +1,8 @@
 """Shadow: the teacher answers a sample of what the student answered, off the response path, to show how faithful it is.
 
 It must not be felt. Rows wait in a small queue, and what does not fit is dropped and counted; they run one batch at a
-time, while the student has nothing waiting, and after each batch the shadow sleeps in proportion to the CPU time used.
+time, while the student has nothing waiting, and after each batch the shadow sleeps in proportion to the time it took.
+By the clock, not in CPU time: on busy cores a batch takes longer, and the shadow then leaves them alone for longer.
 
 The teacher runs on a thread of the lowest priority, and what is written in Python on another one: whoever holds
 Python's lock must not be kept from the cores, since the whole service would wait with it. SCHED_IDLE would be lower
@@ -56,7 +57,7 @@ class Shadow:
 
         Args:
             rate: Share of the student's rows that the teacher answers as well; 0 turns the shadow off.
-            cpu_share: Share of `cores` that the thread may use.
+            cpu_share: Share of `cores` that the teacher may be at work on, by the clock.
             cores: How many this process may use.
             metrics: Where the comparisons are counted.
         """
@@ -66,7 +67,6 @@ class Shadow:
         self._waiting: deque[Sample] = deque()
         self._ranked: list[tuple[Vectors, Vectors]] = []
         self._skip = self._gap() - 1  # rows to let pass before the next that is taken
-        self._cpu_seconds = 0.0  # that the teacher has used
         self._lowest = ThreadPoolExecutor(1, "shadow-teacher", initializer=_take_lowest_priority)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -138,18 +138,12 @@ class Shadow:
         while not self._closing.wait(pause):
             pause = LOOK_SECONDS
             if self._waiting and not self._is_busy():
-                began, used = time.perf_counter(), self._used()
+                began = time.perf_counter()
                 self._compare(self._next())
-                pause = max(LOOK_SECONDS, rest(self._used() - used, time.perf_counter() - began, self._cores))
-
-    def _used(self) -> float:
-        """CPU time of both threads so far, in seconds."""
-        return time.thread_time() + self._cpu_seconds
+                pause = max(LOOK_SECONDS, rest(time.perf_counter() - began, self._cores))
 
     def _ask(self, teacher: Callable[[Sequence[Texts]], Vectors], texts: Sequence[Texts]) -> Vectors:
-        answers, used = self._lowest.submit(_timed, teacher, texts).result()
-        self._cpu_seconds += used
-        return answers
+        return self._lowest.submit(teacher, texts).result()
 
     def _next(self) -> list[Sample]:
         """Take the oldest rows that one judge can compare together; only this thread takes any."""
@@ -187,15 +181,9 @@ class Shadow:
             self._metrics.shadow_label_agreement.labels(student.manifest.name, str(agree).lower()).inc()
 
 
-def rest(used: float, spent: float, cores: float) -> float:
-    """Give the seconds to sleep after `used` seconds of CPU time in `spent` seconds, to use no more than `cores`."""
-    return max(0.0, used / cores - spent)
-
-
-def _timed(teacher: Callable[[Sequence[Texts]], Vectors], texts: Sequence[Texts]) -> tuple[Vectors, float]:
-    """Give the teacher's answers, and the CPU time that this thread used for them."""
-    began = time.thread_time()
-    return teacher(texts), time.thread_time() - began
+def rest(spent: float, cores: float) -> float:
+    """Give the seconds to sleep after `spent` seconds of work on one core, to be at work on no more than `cores`."""
+    return max(0.0, spent / cores - spent)
 
 
 def _take_lowest_priority() -> None:

@@ -2,10 +2,11 @@
 
 python -m benchmarks.shadow_cost [--pairs 10] [--seconds 10] [--apart]     needs models/student and models/teacher
 
-Two services with the same bundles, one with the shadow and one without, get the same steady load one after the other:
-requests of one sentence at a fixed rate, half of what the service carries. Each pair gives a ratio, on over off, of the
-medians and of the 99th percentiles; whatever else the machine does meets both. This client shares the cores with the
-service; `--apart` keeps the first to itself, which on two cores leaves the service with one.
+Services with the same bundles, one with the shadow and two without, get the same steady load in turns of two seconds:
+requests of one sentence at a fixed rate, half of what the service carries. After so many seconds of each a pair gives a
+ratio, on over off, of the medians and of the 99th percentiles; whatever else the machine does meets both. The third
+service shows what such a ratio is worth: off over off. This client shares the cores with the services; `--apart` keeps
+the first to itself, which on two cores leaves the services with one.
 """
 
 import argparse
@@ -15,8 +16,8 @@ import random
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.client import Client, cores_apart
@@ -25,16 +26,9 @@ from export.parity import SENTENCES
 
 CALLERS = 8
 TRIAL_SECONDS = 5.0
+TURN_SECONDS = 2.0
 LIMITS = {"p50": 1.05, "p99": 1.25}
 OUTCOME = 'understudy_shadow_rows_total{outcome="'
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Seconds, as the client sees them."""
-
-    p50: float
-    p99: float
 
 
 async def ask(client: Client) -> float:
@@ -60,15 +54,20 @@ async def capacity(client: Client) -> float:
     return sum(await asyncio.gather(*(caller() for _ in range(CALLERS)))) / TRIAL_SECONDS
 
 
-async def load(client: Client, rate: float, seconds: float) -> Latency:
-    """Send `rate` requests a second, answered or not."""
+async def load(client: Client, rate: float, seconds: float) -> list[float]:
+    """Send `rate` requests a second, answered or not: the seconds that each took."""
     begun, calls = time.perf_counter(), []
     async with asyncio.TaskGroup() as group:
         for number in range(int(rate * seconds)):
             await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
             calls.append(group.create_task(ask(client)))
-    taken = sorted(call.result() for call in calls)
-    return Latency(statistics.median(taken), taken[math.ceil(0.99 * len(taken)) - 1])
+    return [call.result() for call in calls]
+
+
+def quantiles(taken: Sequence[float]) -> dict[str, float]:
+    """Give what LIMITS names of some seconds."""
+    ordered = sorted(taken)
+    return {name: ordered[math.ceil(int(name[1:]) / 100 * len(ordered)) - 1] for name in LIMITS}
 
 
 async def shadowed(client: Client) -> dict[str, int]:
@@ -79,7 +78,7 @@ async def shadowed(client: Client) -> dict[str, int]:
 
 
 async def settled(client: Client) -> None:
-    """Wait until the shadow has nothing left to do that could reach into the other service's turn, and hang up."""
+    """Wait until the shadow has nothing left to do that could reach into another service's turn, and hang up."""
     before: dict[str, int] = {}
     while (now := await shadowed(client)) != before:
         before = now
@@ -90,34 +89,53 @@ async def settled(client: Client) -> None:
 async def measure(models: Path, cores: set[int] | None, pairs: int, seconds: float) -> bool:
     """Print the figures for a service on some cores, or on all; tells whether both ratios are as promised."""
     patient = {"lag_seconds": 10}  # a busy machine makes figures worse, but nothing is refused
-    with serving(models, cores, **patient) as on, serving(models, cores, shadow_rate=0, **patient) as off:
+    with (
+        serving(models, cores, **patient) as on,
+        serving(models, cores, shadow_rate=0, **patient) as off,
+        serving(models, cores, shadow_rate=0, **patient) as again,
+    ):
+        clients = {"on": on.client, "off": off.client, "off again": again.client}
         carried = await capacity(off.client)
         await settled(on.client)
         begun = await shadowed(on.client)
-        ratios: dict[str, list[float]] = {name: [] for name in LIMITS}
-        found: dict[Client, list[Latency]] = {on.client: [], off.client: []}
-        for number in range(pairs):
-            for client in (on.client, off.client)[:: 1 if number % 2 else -1]:
-                found[client].append(await load(client, carried / 2, seconds))
-                await settled(client)
-            for name, each in ratios.items():
-                each.append(getattr(found[on.client][-1], name) / getattr(found[off.client][-1], name))
+        turns = max(1, round(seconds / TURN_SECONDS))
+        found: list[dict[str, dict[str, float]]] = []  # of each pair, by service and quantile
+        for _ in range(pairs):
+            taken: dict[str, list[float]] = {name: [] for name in clients}
+            for turn in range(turns):
+                for name in rotated(list(clients), turn):
+                    taken[name] += await load(clients[name], carried / 2, TURN_SECONDS)
+                    if name == "on":
+                        await settled(on.client)
+            found.append({name: quantiles(each) for name, each in taken.items()})
         rows = {outcome: count - begun[outcome] for outcome, count in (await shadowed(on.client)).items()}
     sys.stdout.write(f"capacity     {carried:,.0f} requests/s of one sentence; the load is half of that\n")
+    within = True
     for name, limit in LIMITS.items():
-        here, there = (
-            statistics.median(getattr(each, name) for each in found[client]) for client in (on.client, off.client)
-        )
+        here, there = (statistics.median(pair[service][name] for pair in found) for service in ("on", "off"))
+        ratios, noise = ([pair[one][name] / pair["off"][name] for pair in found] for one in ("on", "off again"))
+        within = within and statistics.median(ratios) <= limit
         sys.stdout.write(
-            f"{name}          {here * 1e3:.2f} ms with the shadow, {there * 1e3:.2f} ms without; on/off median "
-            f"{statistics.median(ratios[name]):.3f} ({min(ratios[name]):.3f} to {max(ratios[name]):.3f}) over {pairs} "
-            f"pairs, at most {limit}\n"
+            f"{name}          {here * 1e3:.2f} ms with the shadow, {there * 1e3:.2f} ms without\n"
+            f"  on/off     {summary(ratios)} over {pairs} pairs, at most {limit}\n"
+            f"  off/off    {summary(noise)}\n"
         )
-    sent = int(carried / 2 * seconds) * pairs
+    sent = int(carried / 2 * TURN_SECONDS) * turns * pairs
     sys.stdout.write(
         f"shadow rows  {', '.join(f'{name}: {count:,}' for name, count in rows.items())}; of {sent:,} sent\n"
     )
-    return all(statistics.median(ratios[name]) <= limit for name, limit in LIMITS.items())
+    return within
+
+
+def rotated(names: list[str], turn: int) -> list[str]:
+    """Give each its turn at being first."""
+    first = turn % len(names)
+    return names[first:] + names[:first]
+
+
+def summary(ratios: Sequence[float]) -> str:
+    """Give their median, and the least and the largest."""
+    return f"median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
 
 
 async def main() -> int:

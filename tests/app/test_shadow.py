@@ -148,9 +148,9 @@ def test_the_teacher_runs_at_the_lowest_priority_and_nothing_else_does(world: Wo
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == mine
 
 
-def test_it_rests_in_proportion_to_the_cpu_time_that_it_used() -> None:
-    assert rest(used=0.03, spent=0.04, cores=0.1) == pytest.approx(0.26)
-    assert rest(used=0.03, spent=1.0, cores=0.1) == 0
+def test_it_rests_in_proportion_to_the_time_that_it_took() -> None:
+    assert rest(spent=0.04, cores=0.1) == pytest.approx(0.36)
+    assert rest(spent=0.04, cores=1.6) == 0
 
 
 def test_without_a_teacher_it_is_off_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
