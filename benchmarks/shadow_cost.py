@@ -78,12 +78,11 @@ async def shadowed(client: Client) -> dict[str, int]:
 
 
 async def settled(client: Client) -> None:
-    """Wait until the shadow has nothing left to do that could reach into another service's turn, and hang up."""
+    """Wait until the shadow has nothing left to do that could reach into another service's turn."""
     before: dict[str, int] = {}
     while (now := await shadowed(client)) != before:
         before = now
         await asyncio.sleep(1)
-    client.close()  # the service would, by the next turn
 
 
 async def measure(models: Path, cores: set[int] | None, pairs: int, seconds: float) -> bool:
@@ -96,6 +95,7 @@ async def measure(models: Path, cores: set[int] | None, pairs: int, seconds: flo
     ):
         clients = {"on": on.client, "off": off.client, "off again": again.client}
         carried = await capacity(off.client)
+        off.client.close()
         await settled(on.client)
         begun = await shadowed(on.client)
         turns = max(1, round(seconds / TURN_SECONDS))
@@ -107,6 +107,7 @@ async def measure(models: Path, cores: set[int] | None, pairs: int, seconds: flo
                     taken[name] += await load(clients[name], carried / 2, TURN_SECONDS)
                     if name == "on":
                         await settled(on.client)
+                    clients[name].close()  # the service would, by the next turn
             found.append({name: quantiles(each) for name, each in taken.items()})
         rows = {outcome: count - begun[outcome] for outcome, count in (await shadowed(on.client)).items()}
     sys.stdout.write(f"capacity     {carried:,.0f} requests/s of one sentence; the load is half of that\n")
