@@ -44,8 +44,9 @@ distill: $(VENV)/training ## the shipped student anew, from DATA_DIR (hours on a
 tasks: FINETUNE := $(BIN)/python -m training finetune --task
 tasks: $(VENV)/training ## the shipped tasks anew, from models/student and DATA_DIR (an hour, most of it sst2's teacher)
 	@$(BIN)/python -m training finetune-teacher --task sst2
+	@$(BIN)/python -m training finetune-teacher --task cola
 	@$(FINETUNE) sst2 --teacher runs/sst2-teacher --transfer $(DATA_DIR)/corpus/nltk_movie_reviews.txt.xz
-	@$(FINETUNE) cola
+	@$(FINETUNE) cola --teacher runs/cola-teacher
 	@$(FINETUNE) mrpc --frozen
 	@$(FINETUNE) stsb --frozen
 	@$(FINETUNE) snips --train $(SNIPS)/train.tsv --dev $(SNIPS)/valid.tsv --text text
