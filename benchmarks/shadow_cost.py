@@ -1,12 +1,13 @@
 """What the shadow costs the student: its latency with the shadow on and off, in turns.
 
-python -m benchmarks.shadow_cost [--pairs 10] [--seconds 10] [--apart]     needs models/student and models/teacher
+python -m benchmarks.shadow_cost [--pairs 10] [--seconds 10] [--share 0.05] [--apart]
 
-Services with the same bundles, one with the shadow and two without, get the same steady load in turns of two seconds:
-requests of one sentence at a fixed rate, half of what the service carries. After so many seconds of each a pair gives a
-ratio, on over off, of the medians and of the 99th percentiles; whatever else the machine does meets both. The third
-service shows what such a ratio is worth: off over off. This client shares the cores with the services; `--apart` keeps
-the first to itself, which on two cores leaves the services with one.
+Needs models/student and models/teacher. Services with the same bundles, one with the shadow (whose teacher is at work
+on at most --share of the cores) and two without, get the same steady load in turns of two seconds: requests of one
+sentence at a fixed rate, half of what the service carries. After so many seconds of each a pair gives a ratio, on over
+off, of the medians and of the 99th percentiles; whatever else the machine does meets both. The third service shows what
+such a ratio is worth: off over off. This client shares the cores with the services; `--apart` keeps the first to
+itself, which on two cores leaves the services with one.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from app.settings import Settings
 from benchmarks.client import Client, cores_apart
 from benchmarks.servers import serving
 from export.parity import SENTENCES
@@ -85,11 +87,11 @@ async def settled(client: Client) -> None:
         await asyncio.sleep(1)
 
 
-async def measure(models: Path, cores: set[int] | None, pairs: int, seconds: float) -> bool:
+async def measure(models: Path, cores: set[int] | None, pairs: int, seconds: float, share: float) -> bool:
     """Print the figures for a service on some cores, or on all; tells whether both ratios are as promised."""
     patient = {"lag_seconds": 10}  # a busy machine makes figures worse, but nothing is refused
     with (
-        serving(models, cores, **patient) as on,
+        serving(models, cores, shadow_cpu_share=share, **patient) as on,
         serving(models, cores, shadow_rate=0, **patient) as off,
         serving(models, cores, shadow_rate=0, **patient) as again,
     ):
@@ -145,10 +147,11 @@ async def main() -> int:
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--share", type=float, default=Settings.model_fields["shadow_cpu_share"].default)
     parser.add_argument("--apart", action="store_true", help="keep the first core to this client")
     options = parser.parse_args()
     with cores_apart() if options.apart else nullcontext() as others:
-        return 0 if await measure(options.models, others, options.pairs, options.seconds) else 1
+        return 0 if await measure(options.models, others, options.pairs, options.seconds, options.share) else 1
 
 
 if __name__ == "__main__":
