@@ -28,6 +28,7 @@ class Run:
     facts.json       what export needs to know: sizes, labels, where the rows came from
     tokenizer.json   the encoder's
     dev.json         what was held out: texts of the corpus, or the labelled rows that the task is scored on
+    dev_answers.npy  of tasks: what the model gave to the dev rows when it was last scored
     soft_targets.npz task distillation only: the teacher's logits so far, and a key of teacher and rows
     checkpoint.pt    the newest state, replaced as a whole
     metrics.jsonl    one JSON object per logged step
@@ -66,6 +67,28 @@ class Run:
     def dev(self) -> dict[str, Any]:
         """Read what `save_dev` kept."""
         return self._json("dev.json")
+
+    def save_dev_answers(self, scores: NDArray[np.float32]) -> None:
+        """Keep what a task's model gave to the rows of `save_dev`, (rows, outputs)."""
+        if self.writes:
+            draft = self.folder / "dev_answers.draft"
+            with draft.open("wb") as file:
+                np.save(file, scores)
+            draft.replace(self.folder / "dev_answers.npy")
+
+    def dev_answers(self) -> NDArray[np.float32]:
+        """Read what `save_dev_answers` kept.
+
+        Raises:
+            RunError: nothing was kept, or it cannot be read.
+        """
+        file = self.folder / "dev_answers.npy"
+        try:
+            answers: NDArray[np.float32] = np.load(file)
+        except (OSError, ValueError) as error:
+            again = "the command that made this run, given again, writes it"
+            raise RunError(f"{file} cannot be read ({error}): {again}") from error
+        return answers
 
     def save_soft_targets(self, key: str, logits: NDArray[np.float32]) -> None:
         """Keep a teacher's logits, (rows, outputs), and what they are answers to."""

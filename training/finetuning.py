@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.batches import Rows
 from training.checkpoint import Run, RunError
@@ -24,7 +24,17 @@ from training.recipe import FinetuneRecipe, RecipeError, SoftTargets, StudentSha
 from training.soft_targets import Teaching, soft_targets
 from training.student import Student, build_student, load_student
 from training.task import Examples, Task
-from training.task_model import Figures, Inputs, Logits, TaskModel, facts_of, fit_task, labelled_loss, read_apart, score
+from training.task_model import (
+    Figures,
+    Inputs,
+    Logits,
+    TaskModel,
+    facts_of,
+    fit_task,
+    labelled_loss,
+    read_apart,
+    scoring,
+)
 from training.teacher import load_teacher
 
 
@@ -90,10 +100,7 @@ def finetune(
     read = read_apart(start.tokenizer, recipe.max_tokens)
     rows = [*train.texts, *(teaching.unlabelled if teaching else ())]
     inputs = read(rows)
-
-    def scored(trained: nn.Module) -> Figures:
-        return score(trained, task, dev, read)
-
+    scored = scoring(task, dev, read, run)
     if recipe.encoder_rate == 0:
         vectors = encode(model.encoder, [ids for row in inputs for ids in row]).reshape(len(train), task.texts, -1)
         fit_head(model.head, vectors, train.labels, task)

@@ -90,6 +90,17 @@ def score(model: nn.Module, task: Task, examples: Examples, read: Reader) -> Fig
     return task.score(examples.labels, answer(cast("TaskModel", model), read(examples.texts)))
 
 
+def scoring(task: Task, dev: Examples, read: Reader, run: Run) -> Callable[[nn.Module], Figures]:
+    """Give what scores a TaskModel on dev rows, in float32; the run keeps its answers to compare them row by row."""
+
+    def scored(model: nn.Module) -> Figures:
+        answers = answer(cast("TaskModel", model), read(dev.texts))
+        run.save_dev_answers(answers)
+        return task.score(dev.labels, answers)
+
+    return scored
+
+
 def labelled_loss(
     model: TaskModel, task: Task, inputs: Inputs, labels: NDArray[np.float64]
 ) -> Callable[[Rows], Tensor]:

@@ -20,7 +20,7 @@ from training.head import Head
 from training.peers import ALONE, Peers
 from training.recipe import TeacherTaskRecipe, as_dict
 from training.task import Examples, Task, task_from
-from training.task_model import Figures, Reader, TaskModel, facts_of, fit_task, labelled_loss, read_joined, score
+from training.task_model import Figures, Reader, TaskModel, facts_of, fit_task, labelled_loss, read_joined, scoring
 from training.teacher import Teacher, TeacherEncoder, TeacherError
 
 # Batches are padded to a multiple of this: joined pairs have so many lengths that few rows share one.
@@ -103,7 +103,7 @@ def finetune_teacher(
         {"": recipe.optimisation.learning_rate},
         lengths,
         labelled_loss(model, task, inputs, train.labels),
-        lambda trained: score(trained, task, dev, read),
+        scoring(task, dev, read, run),
         run,
         peers,
     )

@@ -1,13 +1,16 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from training.checkpoint import Run, RunError
 from training.finetuning import finetune, from_scratch, load_start
 from training.recipe import FinetuneRecipe, Optimisation, TeacherTaskRecipe
-from training.settings_table import Figure, as_json, as_markdown, settings
+from training.settings_table import Figure, Gain, as_json, as_markdown, settings
 from training.soft_targets import Teaching
 from training.task import Examples, Task
 from training.teacher import load_teacher
@@ -63,14 +66,66 @@ def test_each_setting_is_a_row_in_the_papers_order_and_seeds_are_folded(runs: Pa
 def test_the_table_is_written_as_markdown_and_as_json(runs: Path):
     rows = settings([Run(runs / name) for name in ("approximated-2", "scratch", "approximated-1")])
     lines = as_markdown(rows).splitlines()
-    assert lines[0] == "| task | setting | accuracy | f1 | seeds | runs |"
+    assert lines[0] == "| task | setting | accuracy | f1 | over the row above | seeds | runs |"
     assert lines[2].startswith("| mood | student from scratch | ")
+    assert lines[2].endswith(" |  | 1 | scratch |")
     assert " ± " in lines[3]
-    assert lines[3].endswith(" | 1, 2 | approximated-1, approximated-2 |")
-    assert lines[-1] == "Mean ± standard deviation over seeds."
+    assert lines[3].endswith(f" | {rows[1].gain} | 1, 2 | approximated-1, approximated-2 |")
+    assert lines[-1].startswith("Mean ± standard deviation over seeds. Over the row above: ")
     plain = json.loads(as_json(rows))
     assert plain[1]["figures"]["accuracy"]["mean"] == rows[1].figures["accuracy"].mean
     assert plain[0]["figures"]["accuracy"]["spread"] is None
+
+
+def answering(folder: Path, name: str, seed: int, answers: np.ndarray, **recipe: object) -> Run:
+    """A finished run that answered FILMS so."""
+    run = Run(folder / name)
+    plain = {"seed": seed, "from": {}, "encoder_rate": 1, "optimisation": {"epochs": 1}, **recipe}
+    run.start(plain, Tokenizer(WordLevel()))
+    run.save_facts({"task": asdict(MOOD), "rows": 24})
+    run.save_dev(FILMS.plain())
+    scores = np.eye(2, dtype=np.float32)[answers]
+    run.save_dev_answers(scores)
+    run.log(step=1, epoch=1, **MOOD.score(FILMS.labels, scores))
+    return run
+
+
+def test_the_gain_over_the_row_above_is_paired_and_its_interval_is_of_the_rows(tmp_path: Path):
+    truth = FILMS.labels.astype(int)
+    better = np.where(np.arange(24) < 4, 1 - truth, truth)  # wrong on 4 rows of 24
+    worse = np.where(np.arange(24) < 12, 1 - truth, truth)  # on these and 8 more
+    rows = settings(
+        [
+            answering(tmp_path, "scratch", 1, worse, **{"from": {"scratch": "bert"}}),
+            answering(tmp_path, "one", 1, better),
+            answering(tmp_path, "two", 2, truth),
+            answering(tmp_path, "taught", 1, truth, taught_by={}),
+        ]
+    )
+    assert rows[0].gain is None
+    gain, last = rows[1].gain, rows[2].gain
+    assert gain is not None
+    assert last is not None
+    assert gain.value == pytest.approx(10 / 24)  # (8 + 12) / 2 rows of 24
+    resampled = [
+        np.mean((np.r_[[0.5] * 4, [1] * 8, [0] * 12])[np.random.default_rng(draw).integers(0, 24, 24)])
+        for draw in range(2000)
+    ]
+    assert (gain.low, gain.high) == pytest.approx(tuple(np.percentile(resampled, (2.5, 97.5))), abs=0.05)
+    assert last.value == pytest.approx(2 / 24)
+    assert last.low <= last.value <= last.high
+    assert str(Gain(0.0123, -0.01, 0.03)) == "+0.0123 (-0.0100 to +0.0300)"
+
+
+def test_runs_with_other_dev_rows_or_without_answers_are_refused(tmp_path: Path):
+    answers = FILMS.labels.astype(int)
+    one, two = (answering(tmp_path, f"run-{seed}", seed, answers) for seed in (1, 2))
+    two.save_dev({**FILMS.plain(), "labels": (1 - FILMS.labels).tolist()})
+    with pytest.raises(RunError, match=r"run-1 and .*run-2 were scored on different dev rows"):
+        settings([one, two])
+    (one.folder / "dev_answers.npy").unlink()
+    with pytest.raises(RunError, match=r"dev_answers.npy cannot be read .* given again, writes it"):
+        settings([one])
 
 
 def test_a_single_seed_has_no_spread():
