@@ -10,6 +10,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
+from app.aside import Aside
 from app.batcher import Answer, Batcher, Ids, Limits, PoisonError, QueueFullError
 from app.bundle import HEAD, MODEL, TOKENIZER, Bundle, Texts
 from app.canary import check_canary
@@ -102,9 +103,10 @@ class Engine:
         )
         self.drift = watch_drift(self.manifest, self.unknown) if self.manifest.kind == "encoder" else None
 
-    def encode_now(self, inputs: Sequence[Texts]) -> Vectors:
-        """Encode in the caller's thread, past the queue, as one batch: float32 (inputs, dimensions)."""
-        return self._session.run([row.ids for row in self._tokenizer.rows(inputs)])
+    def encode_now(self, inputs: Sequence[Texts], aside: Aside | None = None) -> Vectors:
+        """Encode in the caller's thread or aside, past the queue, as one batch: float32 (inputs, dimensions)."""
+        rows = [row.ids for row in self._tokenizer.rows(inputs)]
+        return aside.encode(self.bundle, rows) if aside else self._session.run(rows)
 
     async def encode(self, inputs: Sequence[Texts], *, truncate: bool = True) -> Encoded:
         """Encode texts, or joined pairs.
@@ -240,9 +242,9 @@ class Task:
         truncated = sorted({row // texts for row in encoded.truncated})
         return Scored(encoded.rows, encoded.vectors, truncated, stages, scores)
 
-    def score_now(self, inputs: Sequence[Texts]) -> Vectors:
-        """Score in the caller's thread, past the queue, as one batch: float32 (inputs, labels), or (inputs, 1)."""
-        return self._head.run(self._by_input(self.engine.encode_now(self._rows(inputs)), len(inputs)))
+    def score_now(self, inputs: Sequence[Texts], aside: Aside | None = None) -> Vectors:
+        """Score as Engine.encode_now encodes: float32 (inputs, labels), or (inputs, 1)."""
+        return self._head.run(self._by_input(self.engine.encode_now(self._rows(inputs), aside), len(inputs)))
 
     def predictions(self, scored: Scored) -> list[dict[str, Any]]:
         """Say what scores mean, as the routes write it: label, score and scores of each input, or its value."""

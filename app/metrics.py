@@ -173,9 +173,14 @@ class Metrics:
             )
             for name in ("unknown_ratio", "mean_tokens")
         }
-        self.cpu = Counter("understudy_cpu_seconds_total", "CPU time used", registry=registry)
+        self.cpu = Counter(
+            "understudy_cpu_seconds_total", "CPU time used, the shadow's process apart", registry=registry
+        )
         self.resident = Gauge(
-            "understudy_resident_bytes", "Memory held", multiprocess_mode="livesum", registry=registry
+            "understudy_resident_bytes",
+            "Memory held, the shadow's process apart",
+            multiprocess_mode="livesum",
+            registry=registry,
         )
         self.lag = Gauge(
             "understudy_lag_seconds",

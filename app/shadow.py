@@ -1,29 +1,23 @@
 """Shadow: the teacher answers a sample of what the student answered, off the response path, to show how faithful it is.
 
-It must not be felt. Rows wait in a small queue, and what does not fit is dropped and counted; they run one batch at a
-time, while the student has nothing waiting, and after each batch the shadow sleeps in proportion to the time it took.
-By the clock, not in CPU time: on busy cores a batch takes longer, and the shadow then leaves them alone for longer.
-
-The teacher runs on a thread of the lowest priority, and what is written in Python on another one: whoever holds
-Python's lock must not be kept from the cores, since the whole service would wait with it. SCHED_IDLE would be lower
-still, but beside other work it starves even the few microseconds for which the model's own call needs that lock.
+It must not be felt. Rows wait in a small queue, and what does not fit is dropped and counted; they run aside, one batch
+at a time, while the student has nothing waiting, and after each batch the shadow sleeps in proportion to the time that
+it took. By the clock, not in CPU time: on busy cores a batch takes longer, and they are then left alone for longer.
 """
 
 import logging
 import math
-import os
 import random
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from app.aside import Aside
 from app.bundle import Texts
 from app.engine import Engine, Task
 from app.fidelity import cosines, rank_agreement
@@ -67,7 +61,7 @@ class Shadow:
         self._waiting: deque[Sample] = deque()
         self._ranked: list[tuple[Vectors, Vectors]] = []
         self._skip = self._gap() - 1  # rows to let pass before the next that is taken
-        self._lowest = ThreadPoolExecutor(1, "shadow-teacher", initializer=_take_lowest_priority)
+        self._aside = Aside()  # the thread's alone
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -98,9 +92,8 @@ class Shadow:
         self._skip -= len(inputs)
 
     def close(self) -> None:
-        """End the threads after the batch that they are at; does not wait for that."""
+        """End after the batch that it is at; does not wait for that."""
         self._closing.set()
-        self._lowest.shutdown(wait=False, cancel_futures=True)
 
     def _pairs(self, catalogue: Catalogue) -> list[tuple[Engine | Task, Judge]]:
         pairs: list[tuple[Engine | Task, Judge]] = []
@@ -141,9 +134,7 @@ class Shadow:
                 began = time.perf_counter()
                 self._compare(self._next())
                 pause = max(LOOK_SECONDS, rest(time.perf_counter() - began, self._cores))
-
-    def _ask(self, teacher: Callable[[Sequence[Texts]], Vectors], texts: Sequence[Texts]) -> Vectors:
-        return self._lowest.submit(teacher, texts).result()
+        self._aside.close()
 
     def _next(self) -> list[Sample]:
         """Take the oldest rows that one judge can compare together; only this thread takes any."""
@@ -155,8 +146,6 @@ class Shadow:
     def _compare(self, batch: Sequence[Sample]) -> None:
         try:
             batch[0].judge([sample.texts for sample in batch], np.stack([sample.answer for sample in batch]))
-        except CancelledError:  # closing
-            return
         except Exception as error:  # nobody waits for these rows, and the next ones may do
             logger.warning("the shadow lost %d rows to %s", len(batch), type(error).__name__)
             self._count("failed", len(batch))
@@ -164,7 +153,7 @@ class Shadow:
             self._count("answered", len(batch))
 
     def _judge_vectors(self, teacher: Engine, texts: Sequence[Texts], ours: Vectors) -> None:
-        theirs = self._ask(teacher.encode_now, texts)  # (rows, dimensions)
+        theirs = teacher.encode_now(texts, self._aside)  # (rows, dimensions)
         for cosine in cosines(ours, theirs):
             self._metrics.shadow_cosine.observe(cosine)
         self._ranked += zip(ours, theirs, strict=True)
@@ -175,7 +164,7 @@ class Shadow:
             self._ranked = []
 
     def _judge_labels(self, student: Task, teacher: Task, texts: Sequence[Texts], ours: Vectors) -> None:
-        theirs = self._ask(teacher.score_now, texts)  # (rows, labels)
+        theirs = teacher.score_now(texts, self._aside)  # (rows, labels)
         for mine, other in zip(ours.argmax(axis=1), theirs.argmax(axis=1), strict=True):
             agree = student.manifest.labels[mine] == teacher.manifest.labels[other]
             self._metrics.shadow_label_agreement.labels(student.manifest.name, str(agree).lower()).inc()
@@ -184,9 +173,3 @@ class Shadow:
 def rest(spent: float, cores: float) -> float:
     """Give the seconds to sleep after `spent` seconds of work on one core, to be at work on no more than `cores`."""
     return max(0.0, spent / cores - spent)
-
-
-def _take_lowest_priority() -> None:
-    """Let other threads go before this one, where the system has priorities of threads and not only of processes."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

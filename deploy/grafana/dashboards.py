@@ -240,8 +240,14 @@ ROWS = (
                 (Query("sum(rate(understudy_cpu_seconds_total[$__rate_interval]))", "cores in use"),),
                 unit="suffix: cores",
                 decimals=2,
+                note="What serves requests; the shadow's process comes on top, with at most its share.",
             ),
-            Panel("Memory", (Query("sum(understudy_resident_bytes)", "resident"),), unit="bytes"),
+            Panel(
+                "Memory",
+                (Query("sum(understudy_resident_bytes)", "resident"),),
+                unit="bytes",
+                note="What serves requests; the shadow's process holds the teacher a second time.",
+            ),
             Panel(
                 "Event loop's lateness",
                 (Query("max(understudy_lag_seconds)", "late"),),

@@ -10,6 +10,7 @@ import pytest
 from bundles import EMBEDDINGS, VOCABULARY, encoder_graph, write_encoder, write_task
 from conftest import Faults, Hold
 from fastapi.testclient import TestClient
+from waiting import until
 
 from app.errors import ReloadError
 from app.service import Service
@@ -27,13 +28,6 @@ def background() -> Iterator[Callable[..., Future]]:
 
 def encode(client: TestClient, *sentences: str, **rest: object):
     return client.post("/encode", json={"sentences": list(sentences) or ["good"], **rest})
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Ask again and again, for ten seconds at most."""
-    limit = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < limit
 
 
 def series(client: TestClient, name: str) -> float:

@@ -1,20 +1,20 @@
 import logging
-import os
 import random
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from bundles import write_encoder
 from fastapi.testclient import TestClient
+from waiting import until
 
+from app.aside import Aside
 from app.batcher import Limits
+from app.bundle import MODEL
 from app.engine import Engine
 from app.metrics import Metrics
 from app.registry import Catalogue, load_catalogue
+from app.session import EncoderSession
 from app.shadow import BATCH_ROWS, QUEUE_ROWS, RANKED_ROWS, Shadow, rest
 
 TEXTS = [
@@ -46,13 +46,6 @@ class World:
         return self.read(f'rows_total{{outcome="{outcome}"}}')
 
 
-def until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-
-
 @pytest.fixture
 def catalogue(models_dir: Path) -> Iterator[Catalogue]:
     loaded = load_catalogue(models_dir, Limits(2**16, 2048, 64), 1, Metrics())
@@ -65,6 +58,12 @@ def world(catalogue: Catalogue) -> Iterator[World]:
     made = World(catalogue)
     yield made
     made.shadow.close()
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what goes aside happen in this process, where a test can interfere."""
+    monkeypatch.setattr(Aside, "encode", lambda _, bundle, rows: EncoderSession(bundle.path(MODEL)).run(rows))
 
 
 def test_every_row_that_is_taken_is_compared(world: World) -> None:
@@ -102,6 +101,7 @@ def test_the_share_is_the_one_that_was_set(catalogue: Catalogue, monkeypatch: py
     world.shadow.close()
 
 
+@pytest.mark.usefixtures("here")
 def test_what_does_not_fit_is_dropped_and_counted(catalogue: Catalogue, request: pytest.FixtureRequest) -> None:
     world = World(catalogue)
     vectors = world.student.encode_now(TEXTS)
@@ -122,6 +122,7 @@ def test_while_anybody_waits_for_the_student_nothing_is_taken(world: World, monk
     assert world.rows("busy") == RANKED_ROWS
 
 
+@pytest.mark.usefixtures("here")
 def test_a_teacher_that_fails_costs_only_its_own_batch(world: World, faults) -> None:
     vectors = world.student.encode_now(TEXTS)
 
@@ -134,18 +135,6 @@ def test_a_teacher_that_fails_costs_only_its_own_batch(world: World, faults) -> 
     faults.before = lambda _rows: None
     world.shadow.offer(world.student, TEXTS, vectors)
     until(lambda: world.rows("answered") == RANKED_ROWS)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
-def test_the_teacher_runs_at_the_lowest_priority_and_nothing_else_does(world: World, faults) -> None:
-    running: list[int] = []
-    mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    vectors = world.student.encode_now(TEXTS)
-    faults.before = lambda _rows: running.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-    world.shadow.offer(world.student, TEXTS, vectors)
-    until(lambda: world.rows("answered") == RANKED_ROWS)
-    assert running == [19] * (RANKED_ROWS // BATCH_ROWS)
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == mine
 
 
 def test_it_rests_in_proportion_to_the_time_that_it_took() -> None:

@@ -2,21 +2,15 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bundles import write_encoder
 from processes import Process
+from waiting import until
 
 Start = Callable[..., Process]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < limit
 
 
 def children(process: Process) -> list[int]:
