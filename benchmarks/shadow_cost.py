@@ -7,7 +7,7 @@ on at most --share of the cores) and two without, get the same steady load in tu
 sentence at a fixed rate, half of what the service carries. After so many seconds of each a pair gives a ratio, on over
 off, of the medians and of the 99th percentiles; whatever else the machine does meets both. The third service shows what
 such a ratio is worth: off over off. This client shares the cores with the services; `--apart` keeps the first to
-itself, which on two cores leaves the services with one.
+itself, which on two cores leaves the services with one. Memory is that of a service's processes, at the end.
 """
 
 import argparse
@@ -112,6 +112,7 @@ async def measure(models: Path, cores: set[int] | None, pairs: int, seconds: flo
                     clients[name].close()  # the service would, by the next turn
             found.append({name: quantiles(each) for name, each in taken.items()})
         rows = {outcome: count - begun[outcome] for outcome, count in (await shadowed(on.client)).items()}
+        held = on.resident_bytes(), off.resident_bytes()
     sys.stdout.write(f"capacity     {carried:,.0f} requests/s of one sentence; the load is half of that\n")
     within = True
     for name, limit in LIMITS.items():
@@ -123,6 +124,7 @@ async def measure(models: Path, cores: set[int] | None, pairs: int, seconds: flo
             f"  on/off     {summary(ratios)} over {pairs} pairs, at most {limit}\n"
             f"  off/off    {summary(noise)}\n"
         )
+    sys.stdout.write(f"memory       {held[0] / 2**20:,.0f} MiB with the shadow, {held[1] / 2**20:,.0f} MiB without\n")
     sent = int(carried / 2 * TURN_SECONDS) * turns * pairs
     sys.stdout.write(
         f"shadow rows  {', '.join(f'{name}: {count:,}' for name, count in rows.items())}; of {sent:,} sent\n"
