@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
@@ -17,6 +19,8 @@ from pathlib import Path
 
 from app.bundle import MODEL, Bundle, BundleError, read_bundle
 from app.session import EncoderSession, Vectors
+
+BEAT_SECONDS = 0.001
 
 Rows = Sequence[Sequence[int]]
 
@@ -74,17 +78,21 @@ class Aside:
 def answer(connection: Connection) -> None:
     """Answer until the line closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the service decides when this ends
-    _take_lowest_priority()
+    at_work = threading.Event()
+    _give_way(at_work)
     sessions: dict[Path, tuple[str, EncoderSession]] = {}
     with suppress(EOFError, OSError):
         while True:
             folder, checksum, rows = connection.recv()
+            at_work.set()
             try:
                 if folder not in sessions or sessions[folder][0] != checksum:
                     sessions[folder] = checksum, _open(folder, checksum)
                 connection.send(sessions[folder][1].run(rows))
             except Exception as error:  # the caller's to handle
                 connection.send(error)
+            finally:
+                at_work.clear()
 
 
 def _open(folder: Path, checksum: str) -> EncoderSession:
@@ -94,12 +102,25 @@ def _open(folder: Path, checksum: str) -> EncoderSession:
     return EncoderSession(bundle.path(MODEL))
 
 
-def _take_lowest_priority() -> None:
-    """Run only when nothing else wants the core; where a system knows no such thing, as seldom as it can."""
-    os.nice(19)
+def _give_way(at_work: threading.Event) -> None:
+    """Run on one core, and only when nothing else wants it; where a system knows no such thing, as seldom as it can.
+
+    Whoever wakes up takes the core at once. But one whose turn there has just ended, and who is ready again, is seen at
+    Linux's next tick alone, up to 4 ms later, and may hold Python's lock over there meanwhile. So while there is work a
+    thread of common priority wakes up on this core every millisecond: each time Linux looks who should have it.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        threading.Thread(target=_beat, args=(at_work,), daemon=True).start()
+    os.nice(19)  # on Linux this thread alone, like the next
     if hasattr(os, "SCHED_IDLE"):
         with suppress(OSError):  # a sandbox may forbid it
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def _beat(at_work: threading.Event) -> None:
+    while at_work.wait():
+        time.sleep(BEAT_SECONDS)
 
 
 if __name__ == "__main__":

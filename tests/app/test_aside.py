@@ -73,8 +73,14 @@ def test_a_bundle_that_was_loaded_anew_is_opened_anew(aside: Aside, bundle: Bund
 def test_it_runs_at_the_lowest_priority_and_nothing_else_does(aside: Aside, bundle: Bundle) -> None:
     mine = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)
     aside.encode(bundle, ROWS)
-    assert os.getpriority(os.PRIO_PROCESS, process_of(aside)) == 19
-    assert os.sched_getscheduler(process_of(aside)) == os.SCHED_IDLE
+    process = process_of(aside)
+    assert os.getpriority(os.PRIO_PROCESS, process) == 19
+    assert os.sched_getscheduler(process) == os.SCHED_IDLE
+    core = {max(os.sched_getaffinity(0))}
+    assert os.sched_getaffinity(process) == core
+    others = [int(thread.name) for thread in Path(f"/proc/{process}/task").iterdir() if thread.name != str(process)]
+    beats = [thread for thread in others if os.sched_getscheduler(thread) == os.SCHED_OTHER]
+    assert core in [os.sched_getaffinity(thread) for thread in beats]
     assert (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)) == mine
 
 
