@@ -23,7 +23,7 @@ from training.head import Head
 from training.recipe import Int8
 from training.student import load_student
 from training.task import examples_from, task_from
-from training.task_model import Reader, TaskModel, read_apart, read_joined, score
+from training.task_model import Reader, TaskModel, answer, read_apart, read_joined
 from training.teacher import Teacher
 from training.tuned_teacher import load_tuned_teacher
 
@@ -121,7 +121,7 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
     answers = head.session.run(vectors)
     noisy = head.session.run(row_vectors(inputs, packed.encode, noisy_rows(dev.texts)))
     tokens = [sum(map(len, sequences)) for sequences in read(dev.texts)]
-    exact = score(model, task, dev, read)[task.metrics[0]] if precision == "int8" else None
+    exact = task.score(dev.labels, answer(model, read(dev.texts)))[task.metrics[0]] if precision == "int8" else None
     manifest = {
         "name": folder.name.removesuffix("-teacher") if role == "teacher" else folder.name,
         "role": role,

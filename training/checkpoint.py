@@ -2,10 +2,11 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
@@ -71,10 +72,8 @@ class Run:
     def save_dev_answers(self, scores: NDArray[np.float32]) -> None:
         """Keep what a task's model gave to the rows of `save_dev`, (rows, outputs)."""
         if self.writes:
-            draft = self.folder / "dev_answers.draft"
-            with draft.open("wb") as file:
+            with self._replacing("dev_answers.npy") as file:
                 np.save(file, scores)
-            draft.replace(self.folder / "dev_answers.npy")
 
     def dev_answers(self) -> NDArray[np.float32]:
         """Read what `save_dev_answers` kept.
@@ -93,10 +92,8 @@ class Run:
     def save_soft_targets(self, key: str, logits: NDArray[np.float32]) -> None:
         """Keep a teacher's logits, (rows, outputs), and what they are answers to."""
         if self.writes:
-            draft = self.folder / "soft_targets.draft"
-            with draft.open("wb") as file:
+            with self._replacing("soft_targets.npz") as file:
                 np.savez(file, key=np.asarray(key), logits=logits)
-            draft.replace(self.folder / "soft_targets.npz")
 
     def soft_targets(self) -> tuple[str, NDArray[np.float32]] | None:
         """Read what `save_soft_targets` kept; none where nothing was."""
@@ -121,12 +118,10 @@ class Run:
         """Replace the checkpoint."""
         if not self.writes:
             return
-        draft = self.folder / "checkpoint.draft"
-        with draft.open("wb") as file:
+        with self._replacing("checkpoint.pt") as file:
             torch.save(dict(state), file)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(self.folder / "checkpoint.pt")
 
     def finish(self, weights: Mapping[str, Any], figures: dict[str, float]) -> dict[str, float]:
         """Save a training that needs no steps, and give its figures."""
@@ -195,12 +190,18 @@ class Run:
         return next((line for line in reversed(self.metrics()) if "epoch" in line), {})
 
     def _write(self, name: str, text: str) -> None:
-        """Write a file so that a reader sees the old content or the new, never a part."""
         if self.writes:
             self.folder.mkdir(parents=True, exist_ok=True)
-            draft = self.folder / f"{name}.draft"
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(self.folder / name)
+            with self._replacing(name) as file:
+                file.write(text.encode())
+
+    @contextmanager
+    def _replacing(self, name: str) -> Iterator[BinaryIO]:
+        """Write a file so that a reader sees the old content or the new, never a part."""
+        draft = self.folder / f"{name}.draft"
+        with draft.open("wb") as file:
+            yield file
+        draft.replace(self.folder / name)
 
     def _json(self, name: str) -> dict[str, Any]:
         try:

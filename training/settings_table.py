@@ -30,6 +30,10 @@ SETTINGS = (
 )
 
 
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+
+
 @dataclass(frozen=True)
 class Figure:
     """A metric over seeds: its mean and standard deviation, the latter of a sample, none for a single seed."""
@@ -39,10 +43,6 @@ class Figure:
 
     def __str__(self) -> str:
         return f"{self.mean:.4f}" if self.spread is None else f"{self.mean:.4f} ± {self.spread:.4f}"
-
-
-RESAMPLES = 1000
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)

@@ -85,11 +85,6 @@ def answer(model: TaskModel, rows: Inputs) -> Logits:
     return logits
 
 
-def score(model: nn.Module, task: Task, examples: Examples, read: Reader) -> Figures:
-    """Give the task's metrics of a TaskModel on labelled rows, in float32."""
-    return task.score(examples.labels, answer(cast("TaskModel", model), read(examples.texts)))
-
-
 def scoring(task: Task, dev: Examples, read: Reader, run: Run) -> Callable[[nn.Module], Figures]:
     """Give what scores a TaskModel on dev rows, in float32; the run keeps its answers to compare them row by row."""
 

@@ -3,12 +3,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from training.checkpoint import Run
 from training.encoding import encode
 from training.head import Head
 from training.recipe import StudentShape
 from training.student import Student
 from training.task import Examples, Task
-from training.task_model import TaskModel, answer, encode_together, labelled_loss, read_apart, read_joined, score
+from training.task_model import TaskModel, answer, encode_together, labelled_loss, read_apart, read_joined, scoring
 from training.teacher import load_teacher
 
 PAIRS = [("the cat sat", "a dog ran"), ("film", "the small tree")]
@@ -52,11 +53,14 @@ def test_of_a_pair_that_is_too_long_the_longer_text_is_cut(small_bert: Path):
     assert ids == whole
 
 
-def test_scores_and_loss_are_of_the_labels():
+def test_scores_and_loss_are_of_the_labels(tmp_path: Path):
     model, task = pair_model(), Task("pairs", 2, ("a", "b", "c"), ("accuracy",))
     logits = answer(model, ROWS)
     truth = logits.argmax(axis=1).astype(np.float64)
-    assert score(model, task, Examples(PAIRS, truth[:2]), lambda texts: ROWS[: len(texts)]) == {"accuracy": 1.0}
+    run = Run(tmp_path)
+    scored = scoring(task, Examples(PAIRS, truth[:2]), lambda texts: ROWS[: len(texts)], run)
+    assert scored(model) == {"accuracy": 1.0}
+    assert np.allclose(run.dev_answers(), logits[:2], atol=1e-6)
     expected = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(truth).long())
     found = labelled_loss(model, task, ROWS, truth)(np.arange(3))
     assert torch.allclose(found, expected, atol=1e-6)
