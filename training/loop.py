@@ -15,6 +15,7 @@ from tqdm import tqdm
 from training.batches import Batches, Rows
 from training.checkpoint import Run, RunError
 from training.peers import Peers
+from training.precision import autocast
 from training.recipe import Optimisation
 
 SECONDS_BETWEEN_SAVES = 60
@@ -95,7 +96,7 @@ def fit(
         how: Rates, epochs, clipping, averaging.
         run: Where checkpoints and metrics go.
         seed: Decides dropout.
-        bfloat16: Autocast the forward pass.
+        bfloat16: Autocast the forward pass, where the device computes in it.
         evaluate: Called after each epoch, on the weights that would ship.
         peers: The processes that train together; each batch is shared among them, and `model` is on their device.
     """
@@ -133,7 +134,7 @@ def fit(
             loss = torch.zeros((), device=peers.device)
             if len(mine):
                 model.train()
-                with torch.autocast(peers.device.type, torch.bfloat16, enabled=bfloat16):
+                with autocast(peers.device, bfloat16=bfloat16):
                     # rare lengths make small batches: weighting by rows keeps every sentence equal
                     loss = loss_of(mine) * (len(mine) / how.batch_rows)
                 loss.backward()  # type: ignore[no-untyped-call]

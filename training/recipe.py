@@ -18,6 +18,7 @@ Size = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Pooling = Literal["attention", "max", "mean", "embedding"]
+Precision = Literal["bfloat16", "float32"]  # a device that does not compute in bfloat16 takes float32
 Recipe = TypeVar("Recipe")
 
 
@@ -134,7 +135,7 @@ class DistillRecipe:
     optimisation: Optimisation
     loss: LossWeights = LossWeights()
     seed: int = 1
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "bfloat16"
     int8: Int8 = Int8()
 
 
@@ -171,7 +172,7 @@ class FinetuneRecipe:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     max_tokens: Annotated[int, Field(ge=3)] = 128
     seed: int = 1
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "bfloat16"
     distillation: SoftTargets = SoftTargets()
     licence: str | None = None
     int8: Int8 = Int8()
@@ -193,7 +194,7 @@ class TeacherTaskRecipe:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     max_tokens: Annotated[int, Field(ge=5)] = 256
     seed: int = 1
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "bfloat16"
     int8: Int8 = Int8()
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.encoding import batches_of_one_length, device_of, tokenize
+from training.precision import autocast
 from training.progress import Progress
 from training.store import Keys, VectorStore, row_keys
 from training.teacher import Teacher
@@ -131,7 +132,7 @@ def distinct_rows(teacher: Teacher, texts: Sequence[str], max_tokens: int) -> To
 def encode_rows(teacher: Teacher, tokens: Tokens, rows: NDArray[np.int64]) -> NDArray[np.float16]:
     """Encode rows of one length with the teacher, float16 (rows, width)."""
     device = device_of(teacher.encoder)
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device):
         vectors = teacher.encoder(tokens.input_ids(rows).to(device))
     result: NDArray[np.float16] = vectors.float().cpu().numpy().astype(np.float16)
     return result
