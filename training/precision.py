@@ -6,8 +6,8 @@ import torch
 def computes_in_bfloat16(device: torch.device) -> bool:
     """Tell whether a device has instructions for bfloat16.
 
-    A processor without them emulates it at a fourth of float32's speed (training/LOG.md), and oneDNN has no LSTM for it.
-    On ARM nothing was tried, and it is taken not to.
+    A processor without them emulates it at a fourth of float32's speed (training/LOG.md), and oneDNN has no LSTM for
+    it there. On ARM nothing was tried, and it is taken to have none.
     """
     if device.type != "cpu":
         return True
