@@ -23,6 +23,8 @@ def main() -> int:
     options = parser.parse_args()
     try:
         bundle = read_bundle(options.bundle)
+        if bundle.manifest.kind != "encoder":
+            raise BundleError(f"{bundle.folder} is a {bundle.manifest.kind}; its canary holds scores and no vectors")
         session, canary = EncoderSession(bundle.path(MODEL)), bundle.canary()
     except BundleError as error:
         sys.stderr.write(f"error: {error}\n")
