@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from training.batches import Batches, Rows
 from training.checkpoint import Run, RunError
+from training.muon import FloatMuon
 from training.peers import Peers
-from training.precision import autocast
+from training.precision import autocast, computes_in_bfloat16
 from training.recipe import Optimisation
 
 SECONDS_BETWEEN_SAVES = 60
@@ -64,9 +65,11 @@ def optimisers_of(groups: Groups, how: Optimisation) -> list[torch.optim.Optimiz
     share = how.matrix_rate / how.learning_rate
     matrices = [{**group, "peak": group["peak"] * share} for group in groups if group["matrix"]]
     others = [group for group in groups if not group["matrix"]]
+    device = groups[0]["params"][0].device
+    muon = torch.optim.Muon if computes_in_bfloat16(device) else FloatMuon
     return [
         torch.optim.AdamW(others, lr=how.learning_rate, fused=True),
-        torch.optim.Muon(matrices, lr=how.matrix_rate),
+        muon(matrices, lr=how.matrix_rate),
     ]
 
 
