@@ -11,7 +11,7 @@ class FloatMuon(torch.optim.Muon):
     """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) as PyTorch's, and resumed from its state.
 
     PyTorch orthogonalises in bfloat16, whatever the processor: where that is emulated, a step of the student's takes 25
-    times as long as here (training/LOG.md).
+    times as long as here (training/LOG.md). Rates are adjusted to a matrix's shape in the original way alone.
     """
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from training.batches import Batches, Rows
 from training.checkpoint import Run, RunError
 from training.loop import fit, optimisers_of, parameter_groups, rate_share
+from training.muon import FloatMuon
 from training.peers import ALONE
 from training.recipe import Optimisation
 
@@ -185,3 +186,11 @@ def test_muon_takes_the_matrices_alone_and_at_their_own_rate():
     assert [group["peak"] for group in muon.param_groups] == [pytest.approx(0.01), pytest.approx(0.02)]
     assert [tuple(group["params"][0].shape) for group in adam.param_groups] == [(5, 4), (4,), (2,)]
     assert len(optimisers_of(groups, HOW)) == 1
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_muon_is_pytorchs_where_the_processor_computes_in_bfloat16(native: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    groups = parameter_groups(nn.Linear(4, 4), {"": 0.1}, decay=0.01)
+    _, muon = optimisers_of(groups, replace(HOW, matrix_rate=0.02))
+    assert type(muon) is (torch.optim.Muon if native else FloatMuon)
