@@ -108,7 +108,7 @@ def stolen() -> float:
 
 
 async def measure(models: Path, cores: set[int] | None, pairs: int, seconds: float, share: float) -> bool:
-    """Print the figures for a service on some cores, or on all; tells whether both ratios of all pairs are as promised."""
+    """Print the figures for a service on some cores, or on all; tells whether the ratios are as promised."""
     patient = {"lag_seconds": 10}  # a busy machine makes figures worse, but nothing is refused
     with (
         serving(models, cores, shadow_cpu_share=share, **patient) as on,
