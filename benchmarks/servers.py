@@ -10,18 +10,18 @@ import urllib.error
 import urllib.request
 import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
+import psutil
 
 from benchmarks.client import Client, free_port
 
 UNDERSTUDY = "understudy"
 TORCH = "torch==2.13.0"
 CACHE = Path(".cache/benchmarks")
-TICKS = os.sysconf("SC_CLK_TCK")
 START_SECONDS = 180.0
 POLL_SECONDS = 0.01
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past any proxy in the environment
@@ -70,22 +70,18 @@ class Running:
 
     def resident_bytes(self) -> int:
         """Memory of the process and of its descendants now."""
-        pages = sum(int(_read(f"/proc/{pid}/statm").split()[1]) for pid in self._family())
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return int(self._total(lambda process: process.memory_info().rss))
 
     def cpu_seconds(self) -> float:
         """Processor time of the process and of its descendants so far."""
-        ticks = sum(
-            sum(map(int, _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[11:13])) for pid in self._family()
-        )
-        return ticks / TICKS
+        return self._total(lambda process: sum(process.cpu_times()[:2]))  # user and system, without ended children
 
-    def _family(self) -> list[int]:
-        family = [self.pid]
-        for pid in family:  # grows while it is walked
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                family += map(int, _read(str(task / "children")).split())
-        return family
+    def _total(self, figure: Callable[[psutil.Process], float]) -> float:
+        process, total = psutil.Process(self.pid), 0.0
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):  # a child may end meanwhile
+                total += figure(one)
+        return total
 
 
 def understudy(models: Path, encoding: str = "base64") -> Peer:
@@ -233,10 +229,3 @@ def _ready(port: int, path: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
-
-
-def _read(file: str) -> str:
-    try:
-        return Path(file).read_text()
-    except FileNotFoundError:
-        return "0 " * 24  # it ended while we looked

@@ -29,11 +29,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+import psutil
 from tqdm import tqdm
 
 from app.settings import Settings
 from benchmarks.client import Client, cores_apart
-from benchmarks.servers import TICKS, serving
+from benchmarks.servers import serving
 from export.parity import SENTENCES
 
 CALLERS = 8
@@ -104,7 +105,7 @@ async def settled(client: Client) -> None:
 
 def stolen() -> float:
     """Read how many seconds of the cores' the hypervisor gave to others while there was work here."""
-    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / TICKS
+    return psutil.cpu_times().steal
 
 
 async def measure(models: Path, cores: set[int] | None, pairs: int, seconds: float, share: float) -> bool:

@@ -2,6 +2,7 @@ import os
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.servers import Peer, PeerError, post, python_of, running
@@ -47,6 +48,15 @@ def test_a_server_is_started_asked_weighed_and_ended(tmp_path: Path):
     with pytest.raises(PeerError, match="does not answer"):
         post(server, ["hello"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_server_starts_is_weighed_with_it_and_may_end_meanwhile(tmp_path: Path):
+    child = "import subprocess; subprocess.Popen(['sh', '-c', 'while :; do sleep 0.01; done']);"
+    with running(peer(child + SERVER), tmp_path) as server:
+        alone = psutil.Process(server.pid)
+        assert all(server.resident_bytes() > alone.memory_info().rss for _ in range(50))
+        (shell,) = alone.children()
+        shell.kill()
 
 
 def test_a_server_that_ends_says_its_last_words(tmp_path: Path):
