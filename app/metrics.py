@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.bundle import Baseline
+from app.exposition import prometheus_text
 
 MODELS = ("student", "teacher")
 NO_MODEL = "none"  # requests that fail before their model is known, and routes without one
@@ -238,7 +239,7 @@ class Metrics:
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return prometheus_text(registry)
 
     def _create_children(self) -> None:
         for route in MODEL_ROUTES:
