@@ -1,4 +1,4 @@
-"""HTTP as uvicorn speaks it, but with a bound to what comes before a body, and with errors in the service's form."""
+"""HTTP as uvicorn speaks it, but with a bound to what stands around a body, and with errors in the service's form."""
 
 from typing import Any
 
@@ -12,33 +12,38 @@ HEAD_BYTES = 64 * 2**10
 class Protocol(HttpToolsProtocol):
     """One connection.
 
-    The parser keeps the request line and the headers, which come before any key is looked at, as long as they go on.
+    The parser keeps the request line and the headers, which come before any key is looked at, as long as they go on;
+    so it does the headers that may follow a chunked body.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As uvicorn makes it."""
         super().__init__(*args, **kwargs)
-        self._in_head = False
-        self._received = 0
+        self._led_on = False
+        self._kept = 0
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; ends the connection once a head is too large."""
-        went_on = self._in_head
+        """Parse what came; ends the connection once it has brought nothing but headers for too long."""
+        self._led_on = False
         super().data_received(data)
-        if went_on and self._in_head:
-            self._received += len(data)
-            if self._received > HEAD_BYTES:
-                self._refuse(b"431 Request Header Fields Too Large", f"the headers exceed {HEAD_BYTES} bytes")
-
-    def on_message_begin(self) -> None:
-        """A head begins."""
-        self._in_head, self._received = True, 0
-        super().on_message_begin()
+        self._kept = 0 if self._led_on else self._kept + len(data)
+        if self._kept > HEAD_BYTES:
+            self._refuse(b"431 Request Header Fields Too Large", f"the headers exceed {HEAD_BYTES} bytes")
 
     def on_headers_complete(self) -> None:
         """A head is complete."""
-        self._in_head = False
+        self._led_on = True
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body has come."""
+        self._led_on = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is complete, with whatever came after its body."""
+        self._led_on = True
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""

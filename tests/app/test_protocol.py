@@ -55,6 +55,20 @@ def test_large_headers_and_a_body_right_behind_them_are_taken(service: Process) 
     assert talk(service, first * 5 + last).count(b"HTTP/1.1 200 ") == 6
 
 
+CHUNKED = b"POST /encode HTTP/1.1\r\nhost: here\r\nauthorization: Bearer key\r\ntransfer-encoding: chunked\r\n"
+CHUNKED += b"connection: close\r\n\r\n%x\r\n%s\r\n" % (len(BODY), BODY)
+
+
+@pytest.mark.parametrize("behind", [b"0\r\n", b"1;"], ids=["trailers", "an extension"])
+def test_what_is_no_part_of_a_chunked_body_is_bounded_as_well(service: Process, behind: bytes) -> None:
+    endless = LINE * 10 if behind == b"0\r\n" else b"x" * 10_000
+    assert talk(service, CHUNKED + behind, *[endless] * (HEAD_BYTES // 10_000 + 50)).startswith(b"HTTP/1.1 431 ")
+
+
+def test_headers_behind_a_chunked_body_are_taken(service: Process) -> None:
+    assert talk(service, CHUNKED, b"0\r\n", LINE * 30, b"\r\n").startswith(b"HTTP/1.1 200 ")
+
+
 def test_what_is_no_http_is_refused_in_the_one_form(service: Process) -> None:
     answer = talk(service, b"\x16\x03\x01 hello\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
