@@ -27,7 +27,7 @@ class Run:
     """The folder of one training run.
 
     recipe.json      what is being followed; a run never changes its recipe
-    rows.sha256      of what is learnt and scored; nor does it change its rows
+    rows.sha256      of what is learnt and scored, and from whom; nor does it change its rows
     facts.json       what export needs to know: sizes, labels, where the rows came from
     tokenizer.json   the encoder's
     dev.json         what was held out: texts of the corpus, or the labelled rows that the task is scored on
@@ -48,7 +48,8 @@ class Run:
         Args:
             recipe: What to do, in plain values.
             tokenizer: The encoder's.
-            rows: What is learnt and scored, in plain values and in order; any difference makes it another run.
+            rows: What is learnt and scored, in plain values and in order, and whatever else decides it; any difference
+                makes it another run.
 
         Raises:
             RunError: the folder holds a run of another recipe or on other rows; it is left as it was.
@@ -60,7 +61,8 @@ class Run:
         digest, kept = _digest(rows), self.folder / "rows.sha256"
         # runs of earlier versions kept none: theirs are taken to be the same
         if kept.is_file() and kept.read_text() != digest:
-            raise RunError(f"{self.folder} holds a run on other rows; choose another folder with --into or delete it")
+            changed = "holds a run on other rows, or of a teacher that has changed since"
+            raise RunError(f"{self.folder} {changed}; choose another folder with --into or delete it")
         self._write("recipe.json", text)
         self._write("rows.sha256", digest)
         self._write("tokenizer.json", tokenizer.to_str())

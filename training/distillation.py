@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +38,11 @@ def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run, peers: Peer
         The final figures; `held_out_cosine` is the mean cosine to the teacher on rows never trained on.
 
     Raises:
-        RunError: the run's folder holds a run of another recipe, or of a corpus that has changed since.
+        RunError: the run's folder holds a run of another recipe, or of a corpus or a teacher that has changed since.
     """
     texts = read_corpus(recipe.corpus, data, recipe.seed)
     teacher = load_teacher(recipe.teacher, recipe.corpus.max_tokens)
-    run.start(as_dict(recipe), teacher.tokenizer, texts.items())
+    run.start(as_dict(recipe), teacher.tokenizer, chain([teacher.fingerprint], texts.items()))
     torch.manual_seed(recipe.seed)
     student = build_student(recipe.student, teacher.word_embeddings(), teacher.width)
     teacher.encoder.to(peers.device)

@@ -27,7 +27,7 @@ def test_a_run_refuses_other_rows_and_is_left_as_it_was(tmp_path: Path):
     run.start({"rate": 1}, TOKENIZER, [["a good film", 1.0]])
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     for other in ([["a good film", 0.0]], [["a good film", 1.0], ["a bad film", 0.0]]):
-        with pytest.raises(RunError, match=f"{tmp_path} holds a run on other rows; choose another folder with --into"):
+        with pytest.raises(RunError, match=f"{tmp_path} holds a run on other rows, .*; choose another folder"):
             run.start({"rate": 1}, Tokenizer(WordLevel()), other)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     run.start({"rate": 1}, TOKENIZER, [["a good film", 1.0]])

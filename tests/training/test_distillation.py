@@ -1,11 +1,12 @@
 import lzma
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from training.checkpoint import Run, RunError
 from training.distillation import distil, split
@@ -66,6 +67,15 @@ def test_a_corpus_that_has_grown_is_another_run(small_bert: Path, corpus: Path, 
     with pytest.raises(RunError, match="holds a run on other rows"):
         distil(recipe(small_bert, epochs=1), corpus, tmp_path / "cache", run)
     assert run.facts()["rows"] == 160
+
+
+def test_a_teacher_that_has_changed_in_its_folder_is_another_run(small_bert: Path, corpus: Path, tmp_path: Path):
+    run, teacher = Run(tmp_path / "run"), shutil.copytree(small_bert, tmp_path / "teacher")
+    distil(recipe(teacher, epochs=1), corpus, tmp_path / "cache", run)
+    weights = load_file(teacher / "model.safetensors")
+    save_file({name: weight * 1.1 for name, weight in weights.items()}, teacher / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RunError, match="of a teacher that has changed since"):
+        distil(recipe(teacher, epochs=1), corpus, tmp_path / "cache", run)
 
 
 def test_rows_set_aside_are_never_trained_on_by_a_smaller_corpus_either():
