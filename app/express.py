@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from starlette.requests import Request
 
 from app.gate import ASGIApp, Receive, Scope, Send
-from app.routes import JsonRoute
+from app.json_route import JsonRoute
 
 
 class Express:

@@ -22,10 +22,11 @@ from app.documentation import complete
 from app.errors import ReloadError, ServiceError, error_body
 from app.express import Express
 from app.gate import Gate
+from app.json_route import JsonRoute
 from app.logs import configure_logs
 from app.metrics import Metrics, build_version
 from app.protocol import Protocol
-from app.routes import JsonRoute, admin, facts, models, page
+from app.routes import admin, facts, models, page
 from app.service import Alone, Crew, Service
 from app.settings import Settings
 from app.supervisor import Line

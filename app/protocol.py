@@ -12,8 +12,8 @@ HEAD_BYTES = 64 * 2**10
 class Protocol(HttpToolsProtocol):
     """One connection.
 
-    The parser keeps the request line and the headers, which come before any key is looked at, as long as they go on;
-    so it does the headers that may follow a chunked body.
+    As long as they go on, the parser keeps the request line and the headers, which come before any key is looked at,
+    and the headers that may follow a chunked body.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
