@@ -1,14 +1,19 @@
 """What comes over the wire before a request is one."""
 
+import asyncio
 import json
 import socket
+import time
 from collections.abc import Callable
+from http.client import HTTPResponse
 from select import select
 
 import pytest
+import uvicorn
 from processes import Process
+from starlette.applications import Starlette
 
-from app.protocol import HEAD_BYTES
+from app.protocol import HEAD_BYTES, Protocol
 
 Start = Callable[..., Process]
 LINE = b"x-filler: " + b"x" * 1000 + b"\r\n"
@@ -67,6 +72,38 @@ def test_what_is_no_part_of_a_chunked_body_is_bounded_as_well(service: Process, 
 
 def test_headers_behind_a_chunked_body_are_taken(service: Process) -> None:
     assert talk(service, CHUNKED, b"0\r\n", LINE * 30, b"\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("cut", [0, len(BODY), len(BODY) + 40], ids=["whole", "before the body", "within the head"])
+def test_an_offer_of_http_2_is_passed_over_and_the_body_behind_it_read(service: Process, cut: int) -> None:
+    request = b"POST /encode HTTP/1.1\r\nhost:a\r\nAuthorization: Bearer key\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+    request += b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+        for _ in range(2):
+            connection.sendall(request[: len(request) - cut])
+            time.sleep(0.05)
+            connection.sendall(request[len(request) - cut :])
+            answer = HTTPResponse(connection)
+            answer.begin()
+            assert answer.read().startswith(b'{"model":"student"')
+
+
+@pytest.mark.parametrize(("sent", "answer"), [(b"", b""), (b"GET / HTTP/1.1\r\nhost:", b"HTTP/1.1 408 ")])
+def test_a_connection_without_a_complete_head_is_closed_after_a_while(sent: bytes, answer: bytes) -> None:
+    async def talk() -> bytes:
+        listener = socket.create_server(("127.0.0.1", 0))
+        config = uvicorn.Config(Starlette(), http=Protocol, lifespan="off", timeout_keep_alive=1, log_config=None)
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([listener]))
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(sent)
+        got = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        server.should_exit = True
+        await serving
+        return got
+
+    assert asyncio.run(talk())[:13] == answer
 
 
 def test_what_is_no_http_is_refused_in_the_one_form(service: Process) -> None:
