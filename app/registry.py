@@ -100,9 +100,10 @@ def load_catalogue(models_dir: Path, limits: Limits, threads: int, metrics: Metr
 
     Raises:
         BundleError: the folder is missing, cannot be read or holds no bundle, a bundle cannot be served, two claim one
-            place, or a head's base is not there. No engine is left open.
+            place, a head's base is not there, or student and teacher cannot be compared. No engine is left open.
     """
     bundles = _read_bundles(models_dir)
+    _check_teacher(bundles)
     engines: list[Engine] = []
     try:
         for bundle in bundles:
@@ -145,6 +146,26 @@ def _engine_of(bundle: Bundle, engines: Sequence[Engine]) -> Engine:
         if engine.bundle is bundle or is_base:
             return engine
     raise BundleError(f"{bundle.folder} needs the encoder of space {base}, and no bundle here has it")
+
+
+def _check_teacher(bundles: Iterable[Bundle]) -> None:
+    """Hold the student's teacher, as its manifest names it, against the one beside it."""
+    encoders = {bundle.manifest.role: bundle for bundle in bundles if bundle.manifest.kind == "encoder"}
+    if encoders.keys() != {"student", "teacher"}:
+        return
+    student, teacher = encoders["student"], encoders["teacher"]
+    own, other = student.manifest, teacher.manifest
+    if own.dimensions != other.dimensions:
+        raise BundleError(
+            f"{teacher.folder} is not the teacher of {student.folder}: its vectors have {other.dimensions} dimensions, "
+            f"the student's {own.dimensions}; take one of them away"
+        )
+    if own.approximates not in {None, other.space}:  # the same teacher in another precision has another space
+        logger.warning(
+            "%s approximates the space %s, and %s has %s: unless that is its teacher in another precision, "
+            "comparisons mean nothing",
+            *(student.folder, own.approximates, teacher.folder, other.space),
+        )
 
 
 def _by_role(engines: Iterable[Engine]) -> dict[str, Engine]:

@@ -57,6 +57,16 @@ def test_what_is_missing_is_named_with_what_to_do(tmp_path: Path, load, find, me
         find(load())
 
 
+@pytest.mark.parametrize(("approximates", "warned"), [("own", False), (None, False), ("f" * 16, True)])
+def test_a_teacher_of_another_space_than_the_students_is_warned_of(
+    tmp_path: Path, load, caplog: pytest.LogCaptureFixture, approximates: str | None, warned: bool
+) -> None:
+    teacher = write_encoder(tmp_path, role="teacher")
+    write_encoder(tmp_path, approximates=teacher.manifest.space if approximates == "own" else approximates)
+    load()
+    assert ("comparisons mean nothing" in caplog.text) == warned
+
+
 def test_hidden_folders_and_files_are_passed_over(tmp_path: Path, load) -> None:
     write_encoder(tmp_path)
     (tmp_path / ".student.draft").mkdir()
@@ -163,6 +173,11 @@ def no_base(models_dir: Path) -> None:
     student.folder.rmdir()
 
 
+def another_ones_teacher(models_dir: Path) -> None:
+    write_encoder(models_dir)
+    write_encoder(models_dir, role="teacher", dimensions=12)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -179,6 +194,7 @@ def no_base(models_dir: Path) -> None:
         (head_as_encoder, "takes ['vectors']; expected ['input_ids', 'lengths']"),
         (two_students, "both are the student"),
         (no_base, "and no bundle here has it"),
+        (another_ones_teacher, "teacher is not the teacher of"),
     ],
 )
 def test_what_cannot_be_served_is_refused_with_the_reason(tmp_path: Path, load, damage, message: str) -> None:
