@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ListenError as error:
         print(f"understudy: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    logger.info("settings", extra={FIELDS: settings.shown()})
+    logger.info("settings", extra={FIELDS: {**settings.shown(), "port": listener.getsockname()[1]}})
     if settings.workers > 1:
         return Supervisor(settings, listener, serve).run()
     return serve(settings, listener)

@@ -25,7 +25,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
 
-    host: Annotated[str, Field(description="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1, description="Address to listen on; 0.0.0.0 lets other machines in.")] = (
+        "127.0.0.1"
+    )
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
     models_dir: Annotated[Path, Field(description="Folder with one bundle per subfolder.")] = Path("models")
     workers: Annotated[Count, Field(description="Processes. One is best for few cores: they share no model.")] = 1
@@ -95,6 +97,8 @@ class Settings(BaseSettings):
             raise ValueError(f"{PREFIX}ADMIN needs {PREFIX}API_KEY: whoever may reload must be known")
         if self.dead_after_seconds < self.unready_after_seconds:
             raise ValueError(f"{PREFIX}DEAD_AFTER_SECONDS must not be less than {PREFIX}UNREADY_AFTER_SECONDS")
+        if self.drain_limit_seconds <= self.drain_seconds:
+            raise ValueError(f"{PREFIX}DRAIN_LIMIT_SECONDS must be more than {PREFIX}DRAIN_SECONDS")
         return self
 
     def shown(self) -> dict[str, Any]:

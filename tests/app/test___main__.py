@@ -1,8 +1,11 @@
 """The real command: its port, its signals, its exit codes, and what it says when it cannot serve."""
 
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +92,13 @@ def test_a_taken_port_is_one_clear_line(start: Start) -> None:
         "UNDERSTUDY_HOST and UNDERSTUDY_PORT choose another\n"
     )
     assert (code, error) == (1, expected)
+
+
+def test_a_free_port_that_it_took_is_told() -> None:
+    settings = {**os.environ, "UNDERSTUDY_PORT": "0", "UNDERSTUDY_MODELS_DIR": "/nowhere"}
+    ran = subprocess.run([sys.executable, "-m", "app"], env=settings, capture_output=True, text=True)
+    told = json.loads(ran.stderr.splitlines()[0])
+    assert (told["message"], told["port"] > 0) == ("settings", True)
 
 
 def test_a_wrong_setting_is_one_clear_line(start: Start) -> None:

@@ -42,6 +42,18 @@ def test_an_admin_route_without_a_key_is_refused(monkeypatch: pytest.MonkeyPatch
         read_settings()
 
 
+def test_an_empty_address_is_refused_as_it_would_be_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDERSTUDY_HOST", "")
+    with pytest.raises(SettingsError, match="UNDERSTUDY_HOST"):
+        read_settings()
+
+
+def test_a_drain_that_cannot_end_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDERSTUDY_DRAIN_SECONDS", "30")
+    with pytest.raises(SettingsError, match="UNDERSTUDY_DRAIN_LIMIT_SECONDS must be more than"):
+        read_settings()
+
+
 def test_secrets_are_hidden_where_settings_are_shown() -> None:
     assert "sesame" not in str(Settings(api_key="sesame").shown())
 
