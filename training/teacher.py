@@ -4,13 +4,16 @@ import hashlib
 import importlib.util
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
@@ -22,6 +25,8 @@ PACKAGE_NAME = "all-MiniLM-L6-v2"
 KNOWN_WEIGHTS = {PACKAGE_NAME: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 
 Pooling = Literal["cls", "mean"]
+# Checkpoints may hold more than this: poolers and heads, which sentence vectors do not use.
+ENCODER = re.compile(r"(?:.*\.)?(?:embeddings|encoder)\.(?!position_ids$)")
 FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
 
@@ -54,7 +59,7 @@ class TeacherEncoder(nn.Module):
             vectors = states[:, 0] if self.pooling == "cls" else states.mean(dim=1)
         else:
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-            kept = positions < lengths.unsqueeze(1)  # (rows, tokens)
+            kept = positions < lengths.to(input_ids.device).unsqueeze(1)  # (rows, tokens)
             # Added to the attention's logits; given whole, so that no library version builds another in its place.
             mask = torch.where(kept, 0.0, torch.finfo(torch.float32).min)[:, None, None, :]
             output = self.bert(input_ids=input_ids, token_type_ids=types, attention_mask=mask)
@@ -115,11 +120,14 @@ def load_teacher(source: str, max_tokens: int | None = None) -> Teacher:
         max_tokens: Overrides what the checkpoint's own files say; never beyond its position embeddings.
 
     Raises:
-        TeacherError: nothing there, not a BERT, weights other than the known ones, a pooling that is not supported.
+        TeacherError: nothing there, not a BERT, weights other than the known ones or than its config describes, no
+            tokenizer, a pooling that is not supported.
     """
     folder, name = _locate(source)
     bert = _load_bert(folder)
     weights_sha256 = _check_weights(folder, name)
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
+        raise TeacherError(f"{folder} holds neither tokenizer.json nor vocab.txt")  # and the library would make one up
     reader = AutoTokenizer.from_pretrained(folder)
     tokenizer: Tokenizer = reader.backend_tokenizer
     tokenizer.no_truncation()  # checkpoints ship with truncation and fixed padding set, which would cost every row
@@ -156,11 +164,18 @@ def _load_bert(folder: Path) -> PreTrainedModel:
         if kind != "bert":
             raise TeacherError(f"{folder} holds a model of type {kind!r}; expected a BERT")
         with _quiet():
-            # a checkpoint in half precision would stay in it, and neither trains nor exports on a CPU
-            model: PreTrainedModel = AutoModel.from_pretrained(folder, add_pooling_layer=False).float()
-    except (OSError, ValueError) as error:
+            model, report = AutoModel.from_pretrained(folder, add_pooling_layer=False, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise TeacherError(f"{folder} holds no BERT checkpoint: {error}") from error
-    return model
+    # what is missing the library fills with random numbers
+    strange = [name for name in report["unexpected_keys"] if ENCODER.match(name)]
+    if wrong := sorted([*report["missing_keys"], *strange]):
+        raise TeacherError(
+            f"{folder}: its weights are not those that its config.json describes: {wrong[0]} and {len(wrong) - 1} more "
+            "are missing in one of both"
+        )
+    found: PreTrainedModel = model.float()  # one in half precision would stay so, and neither train nor export on a CPU
+    return found
 
 
 @contextmanager

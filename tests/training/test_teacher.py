@@ -1,12 +1,22 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, DistilBertConfig, DistilBertModel
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+)
 
 from training import teacher as module
 from training.encoding import encode, tokenize
@@ -102,6 +112,78 @@ def test_other_weights_under_a_known_name_are_refused(small_bert: Path, tmp_path
     impostor = shutil.copytree(small_bert, tmp_path / next(iter(KNOWN_WEIGHTS)))
     with pytest.raises(TeacherError, match="is not the published all-MiniLM-L6-v2"):
         load_teacher(str(impostor))
+
+
+def change_weights(folder: Path, change: Callable[[str], str | None]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    kept = {change(name): weight for name, weight in weights.items()}
+    save_file({name: weight for name, weight in kept.items() if name}, folder / "model.safetensors", {"format": "pt"})
+
+
+def foreign_prefix(folder: Path) -> None:
+    change_weights(folder, lambda name: f"0.auto_model.{name}")
+
+
+def lost_layer(folder: Path) -> None:
+    change_weights(folder, lambda name: None if "layer.1." in name else name)
+
+
+def layer_too_few(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+
+
+def other_vocabulary(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 7}))
+
+
+def cut_short(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def pointer_to_a_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (foreign_prefix, "weights are not those that its config.json describes"),
+        (lost_layer, "weights are not those that its config.json describes: .*layer.1"),
+        (layer_too_few, "weights are not those that its config.json describes: .*layer.1"),
+        (other_vocabulary, "holds no BERT checkpoint"),
+        (cut_short, "holds no BERT checkpoint"),
+        (pointer_to_a_pickle, "holds no BERT checkpoint"),
+        (no_tokenizer, "holds neither tokenizer.json nor vocab.txt"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_itself_is_refused(folder: Path, damage: Callable[[Path], None], message: str):
+    damage(folder)
+    with pytest.raises(TeacherError, match=message):
+        load_teacher(str(folder))
+
+
+@pytest.mark.parametrize("kind", [BertForMaskedLM, BertForSequenceClassification, BertModel])
+def test_what_a_checkpoint_has_beyond_its_encoder_is_passed_over(small_bert: Path, folder: Path, kind: type):
+    model = kind(BertConfig.from_pretrained(small_bert))
+    model.base_model.load_state_dict(AutoModel.from_pretrained(small_bert).state_dict(), strict=False)
+    model.save_pretrained(folder)
+    rows = tokenize(load_teacher(str(small_bert)).tokenizer, TEXTS, 48)
+    first, second = (encode(load_teacher(str(place)).encoder, rows) for place in (small_bert, folder))
+    assert np.array_equal(first, second)
+
+
+def test_lengths_may_lie_elsewhere_than_the_tokens(small_bert: Path):
+    encoder = load_teacher(str(small_bert)).encoder.to("meta")
+    tokens = torch.zeros(2, 5, dtype=torch.int64, device="meta")
+    assert encoder(tokens, torch.tensor([5, 3])).shape == (2, 32)
 
 
 def test_an_unknown_pooling_is_refused(folder: Path):
