@@ -61,7 +61,7 @@ class Run:
         digest, kept = _digest(rows), self.folder / "rows.sha256"
         # runs of earlier versions kept none: theirs are taken to be the same
         if kept.is_file() and kept.read_text() != digest:
-            changed = "holds a run on other rows, or of a teacher that has changed since"
+            changed = "holds a run on other rows, or of a model that has changed since"
             raise RunError(f"{self.folder} {changed}; choose another folder with --into or delete it")
         self._write("recipe.json", text)
         self._write("rows.sha256", digest)

@@ -1,8 +1,10 @@
 """Fine-tune a student on one task, as one would fine-tune BERT: from labels alone, or from a fine-tuned teacher too."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,14 @@ class Start:
     origin: dict[str, Any]
     teacher: str
 
+    @property
+    def fingerprint(self) -> str:
+        """Identify its weights; a run's folder may hold others under the same name tomorrow."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.student.state_dict().items()):
+            digest.update(name.encode() + weight.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
 
 def finetune(
     recipe: FinetuneRecipe,
@@ -83,7 +93,8 @@ def finetune(
     Raises:
         RecipeError: a head fitted at once has no use for a teacher.
         TaskError: the teacher has learnt another task.
-        RunError: the run's folder holds a run of another recipe or on other rows, or a teacher's answers to others.
+        RunError: the run's folder holds a run of another recipe, on other rows or from another student, or a teacher's
+            answers to other rows.
     """
     if teaching:
         teaching.require(task)
@@ -91,7 +102,7 @@ def finetune(
             raise RecipeError("--frozen fits a head to the labels alone: leave out --teacher, or --frozen")
     width = start.student.projection.out_features
     followed = {**_followed(recipe, teaching), "task": task.name, "from": start.origin}
-    run.start(followed, start.tokenizer, identity(task, train, dev))
+    run.start(followed, start.tokenizer, chain([start.fingerprint], identity(task, train, dev)))
     run.save_facts(
         facts_of(task, width, start.student.embedding.num_embeddings, start.origin["max_tokens"], len(train))
     )

@@ -74,7 +74,7 @@ def test_a_teacher_that_has_changed_in_its_folder_is_another_run(small_bert: Pat
     distil(recipe(teacher, epochs=1), corpus, tmp_path / "cache", run)
     weights = load_file(teacher / "model.safetensors")
     save_file({name: weight * 1.1 for name, weight in weights.items()}, teacher / "model.safetensors", {"format": "pt"})
-    with pytest.raises(RunError, match="of a teacher that has changed since"):
+    with pytest.raises(RunError, match="of a model that has changed since"):
         distil(recipe(teacher, epochs=1), corpus, tmp_path / "cache", run)
 
 

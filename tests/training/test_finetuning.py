@@ -50,6 +50,18 @@ def test_a_run_learns_and_scores_its_own_rows_only(small_student: Path, tmp_path
     assert {file.name: file.read_bytes() for file in run.folder.iterdir()} == before
 
 
+def test_a_student_that_has_changed_in_its_folder_is_another_run(small_student: Path, tmp_path: Path):
+    how = replace(recipe(1.0), optimisation=Optimisation(epochs=1, learning_rate=1e-2))
+    run, start = Run(tmp_path / "mood"), load_start(small_student)
+    finetune(how, MOOD, FILMS, FILMS, start, run)
+    finetune(how, MOOD, FILMS, FILMS, load_start(small_student), run)
+    changed = load_start(small_student)
+    with torch.no_grad():
+        changed.student.projection.weight.mul_(1.1)
+    with pytest.raises(RunError, match="of a model that has changed since"):
+        finetune(how, MOOD, FILMS, FILMS, changed, run)
+
+
 def test_a_frozen_encoder_keeps_its_weights_and_its_head_learns(small_student: Path, tmp_path: Path):
     run = Run(tmp_path / "mood")
     figures = finetune(recipe(encoder_rate=0), MOOD, FILMS, FILMS, load_start(small_student), run)
