@@ -1,5 +1,6 @@
 """What is loaded: bundles read from the models folder become engines and tasks, found by role and by name."""
 
+import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -67,6 +68,14 @@ class Catalogue:
         for (name, role), task in self.tasks.items():
             if task.drift:
                 yield role, name, task.drift
+
+    @property
+    def digest(self) -> str:
+        """Identify what was read, by the manifests, which have the checksums of all else."""
+        digest = hashlib.sha256()
+        for bundle in self.bundles:
+            digest.update(f"{bundle.folder.name}\0{bundle.manifest.model_dump_json()}\0".encode())
+        return digest.hexdigest()
 
     @contextmanager
     def lease(self) -> Iterator["Catalogue"]:

@@ -33,8 +33,8 @@ class Crew(Protocol):
     def attach(self, load: Load) -> None:
         """Be ready to call `load` when the others load; called once, on the event loop."""
 
-    async def agree(self, refusal: str | None) -> str | None:
-        """Tell the others why this process cannot take what it loaded, or None; learn the first refusal of any."""
+    async def agree(self, models: str, refusal: str | None) -> str | None:
+        """Tell the others what this process loaded (its digest) or why it could not; learn the first refusal of any."""
 
     async def reload(self, load: Load) -> None:
         """Have every process load; raises what this one's `load` raises."""
@@ -46,7 +46,7 @@ class Alone:
     def attach(self, load: Load) -> None:
         """Nobody else can ask for it."""
 
-    async def agree(self, refusal: str | None) -> str | None:
+    async def agree(self, _models: str, refusal: str | None) -> str | None:
         """Decide alone."""
         return refusal
 
@@ -130,10 +130,11 @@ class Service:
                 logger.exception("loading failed; this is a bug")
                 refusal = f"loading failed: {type(error).__name__}"
                 self.metrics.loads.labels("refused").inc()
-            refusal = await self._crew.agree(refusal)
+            refusal = await self._crew.agree(catalogue.digest if catalogue else "", refusal)
             if catalogue is None or refusal is not None:
-                if catalogue:
+                if catalogue:  # another process refused
                     catalogue.retire()
+                    self.metrics.loads.labels("refused").inc()
                 logger.error("not loaded: %s", refusal)
                 raise BundleError(refusal)
             old, self._catalogue = self._catalogue, catalogue

@@ -1,12 +1,11 @@
 """Several processes behind one port: started, ended and reloaded together.
 
 Each worker loads the models by itself and then votes; only when all could, all swap. A start is such a round as well,
-so that no worker answers before every worker can. A worker that dies is replaced; while its replacement cannot load,
-the others serve on.
+so that no worker answers before every worker can. A worker that dies is replaced. Its replacement serves only what the
+others do: if it found anything else, they are to take that first; while it cannot load, or they cannot, they serve on.
 """
 
 import asyncio
-import hashlib
 import logging
 import multiprocessing
 import os
@@ -34,8 +33,8 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name; it 
 # After a replacement that could not load: while another one tries, it answers its share of the requests with 503.
 RETRY_SECONDS = 10.0
 
-# What is said on the line: a worker asks for "reload" or casts a vote, its supervisor says "load" or the verdict.
-# Votes and verdicts are None, or the reason for a refusal.
+# What is said on the line. A worker asks for "reload", or votes: "loaded", with the digest of what, or "refused", with
+# the reason. Its supervisor says "load", or the "verdict": None, or the reason for a refusal.
 Message = tuple[str, str | None]
 Work = Callable[[Settings, socket.socket, Connection], int]
 
@@ -55,10 +54,10 @@ class Line:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._connection.fileno(), self._hear, load)
 
-    async def agree(self, refusal: str | None) -> str | None:
+    async def agree(self, models: str, refusal: str | None) -> str | None:
         """Vote, and wait for the verdict."""
         self._verdict = self._loop.create_future()
-        self._connection.send(("vote", refusal))
+        self._connection.send(("refused", refusal) if refusal is not None else ("loaded", models))
         return await self._verdict
 
     async def reload(self, _load: Load) -> None:
@@ -101,9 +100,8 @@ class _Worker:
     process: SpawnProcess
     connection: Connection
     shadows: bool
-    models: str  # what stood in the models folder when it began to load
     speaks: bool = True  # until its end of the line is closed
-    serves: bool = False  # once it has taken part in a round that agreed
+    serves: bool = False  # once it was told that it may
 
 
 class Supervisor:
@@ -113,10 +111,11 @@ class Supervisor:
         """Prepare; `work` serves in each worker and gives its exit code."""
         self._settings, self._listener, self._work = settings, listener, work
         self._workers: list[_Worker] = []
-        self._votes: dict[_Worker, str | None] = {}
+        self._votes: dict[_Worker, Message] = {}
         self._voters: list[_Worker] = []  # of the round that is on
         self._again = False
-        self._models = ""  # what stood in the models folder when the last round began
+        self._models: str | None = None  # what those that serve have loaded
+        self._newcomers: dict[_Worker, str | None] = {}  # replacements that do not serve yet, and what they have loaded
         self._not_before = 0.0  # when missing workers may be started, on the monotonic clock
         self._stopping = False
         self._failed = False
@@ -134,7 +133,7 @@ class Supervisor:
         clear_stale(folder)
         wake = self._on_signals()
         self._fill()
-        self._voters, self._models = list(self._workers), self._found()
+        self._voters = list(self._workers)
         while self._workers:
             lines = {worker.connection: worker for worker in self._workers if worker.speaks}
             ends = {worker.process.sentinel: worker for worker in self._workers}
@@ -159,13 +158,8 @@ class Supervisor:
         while self._patience() == 0:
             self._workers.append(self._start())
 
-    def _found(self) -> str:
-        """Digest what stands in the models folder, by the manifests, which have the checksums of all else."""
-        digest = hashlib.sha256()
-        with suppress(OSError):  # the workers will say so
-            for file in sorted(self._settings.models_dir.glob("[!.]*/manifest.json")):
-                digest.update(file.parent.name.encode() + b"\0" + file.read_bytes())
-        return digest.hexdigest()
+    def _serving(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.serves]
 
     def _start(self) -> _Worker:
         # One worker has the shadow, and with it what the others' share of the traffic would have brought.
@@ -177,7 +171,7 @@ class Supervisor:
         process = context.Process(target=_work, args=(self._work, settings, self._listener, theirs))
         process.start()
         theirs.close()
-        return _Worker(process, ours, shadows, self._found())
+        return _Worker(process, ours, shadows)
 
     def _on_signals(self) -> socket.socket:
         """Turn signals into bytes that the loop reads."""
@@ -196,25 +190,42 @@ class Supervisor:
 
     def _hear(self, worker: _Worker) -> None:
         try:
-            kind, reason = worker.connection.recv()
+            message: Message = worker.connection.recv()
         except (EOFError, OSError):
             worker.speaks = False
             return
-        if kind == "reload":
+        match message:
+            case "reload", _:
+                self._call_round()
+            case vote if worker in self._voters:
+                self._votes[worker] = vote
+                self._count()
+            case "loaded", models:
+                self._meet(worker, models)
+            case _, reason:
+                self._announce([worker], reason)
+
+    def _meet(self, newcomer: _Worker, models: str | None) -> None:
+        """Let the replacement of a worker serve, at once or after a round in which the others take what it found."""
+        self._newcomers[newcomer] = models
+        if self._serving() and models != self._models:
             self._call_round()
-        elif worker in self._voters:
-            self._votes[worker] = reason
-            self._count()
-        else:  # the replacement of a worker, outside any round, takes what it found
-            self._announce([worker], reason)
-            if worker.serves and {worker.models, self._models} != {self._found()}:
-                self._call_round()  # it may not be what the others have
+        elif not self._voters:
+            self._welcome()
+
+    def _welcome(self) -> None:
+        """Let the newcomers serve that have loaded what the others have. The rest end, and others try again."""
+        for newcomer, models in self._newcomers.items():
+            if not self._serving():
+                self._models = models
+            self._announce([newcomer], None if models == self._models else "the other workers serve other bundles")
+        self._newcomers = {}
 
     def _call_round(self) -> None:
         if self._voters:
             self._again = True
             return
-        self._voters, self._models = [worker for worker in self._workers if worker.serves], self._found()
+        self._voters = self._serving()
         for worker in self._voters:
             self._tell(worker, ("load", None))
 
@@ -222,12 +233,19 @@ class Supervisor:
         """End the round once all have voted."""
         if len(self._votes) < len(self._voters):
             return
-        refusals = [vote for vote in self._votes.values() if vote is not None]
+        refusals = [reason for kind, reason in self._votes.values() if kind == "refused"]
+        found = {models for kind, models in self._votes.values() if kind == "loaded"}
+        if len(found) > 1:
+            refusals.append("the models folder changed while the workers read it")
+        if not refusals:
+            self._models = found.pop()
         self._announce(self._voters, refusals[0] if refusals else None)
         self._voters, self._votes = [], {}
         if self._again:
             self._again = False
             self._call_round()
+        if not self._voters:
+            self._welcome()
 
     def _announce(self, workers: list[_Worker], refusal: str | None) -> None:
         for worker in workers:
@@ -239,17 +257,18 @@ class Supervisor:
         worker.process.join()
         worker.connection.close()
         self._workers.remove(worker)
+        self._newcomers.pop(worker, None)
         mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]
         code = worker.process.exitcode
         if worker in self._voters and worker not in self._votes:
-            self._votes[worker] = f"a worker ended with {code}"
+            self._votes[worker] = ("refused", f"a worker ended with {code}")
             self._count()
         if self._stopping:
             self._failed |= worker.serves and code != 0  # one that had not begun had nothing to finish
         elif worker.serves:
             logger.error("worker %s ended with %s; another takes its place", worker.process.pid, code)
             self._not_before = 0.0
-        elif any(other.serves for other in self._workers):
+        elif self._serving():
             logger.error("no worker could take the place; the next attempt is in %.0f s", RETRY_SECONDS)
             self._not_before = time.monotonic() + RETRY_SECONDS
         else:

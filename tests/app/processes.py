@@ -55,6 +55,10 @@ class Process:
         self.log.seek(0)
         return code, self.log.read()
 
+    def logged(self) -> str:
+        """What stands on standard error so far."""
+        return os.pread(self.log.fileno(), 1 << 20, 0).decode()  # a seek would move where the process writes
+
     def kill(self) -> None:
         """Make sure that it is gone."""
         self.popen.kill()

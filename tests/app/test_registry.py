@@ -67,6 +67,14 @@ def test_a_teacher_of_another_space_than_the_students_is_warned_of(
     assert ("comparisons mean nothing" in caplog.text) == warned
 
 
+def test_two_readings_have_one_digest_if_they_are_of_the_same_bundles(tmp_path: Path, load) -> None:
+    write_encoder(tmp_path)
+    first = load().digest
+    assert load().digest == first
+    write_encoder(tmp_path, canary_tolerance=2e-4)
+    assert load().digest != first
+
+
 def test_hidden_folders_and_files_are_passed_over(tmp_path: Path, load) -> None:
     write_encoder(tmp_path)
     (tmp_path / ".student.draft").mkdir()

@@ -284,7 +284,7 @@ def test_a_load_that_fails_by_a_bug_is_a_refusal_that_the_crew_hears(
     votes: list[str | None] = []
 
     class Recording(Alone):
-        async def agree(self, refusal: str | None) -> str | None:
+        async def agree(self, models: str, refusal: str | None) -> str | None:
             votes.append(refusal)
             return refusal
 

@@ -1,5 +1,6 @@
 """Two worker processes behind one port."""
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -36,6 +37,18 @@ def kill_one(process: Process) -> None:
     before = children(process)
     os.kill(before[0], signal.SIGKILL)
     until(lambda: before[0] not in (now := children(process)) and len(now) == len(before))
+
+
+def spaces(process: Process) -> set[str]:
+    """Whose vectors are answered, over many requests. A replacement may still be loading, and answers none then."""
+    answers = [process.call("POST", "/encode", {"sentences": ["good"]}) for _ in range(20)]
+    assert {status for status, _ in answers} <= {200, 503}
+    return {json.loads(body)["space"] for status, body in answers if status == 200}
+
+
+def loads(process: Process) -> int:
+    """How many times a worker has read the models folder."""
+    return process.logged().count("loaded /")
 
 
 ENCODED = 'understudy_requests_total{model="student",route="/encode",status="200"}'
@@ -112,6 +125,45 @@ def test_what_a_replacement_finds_all_workers_take(start: Start, tmp_path: Path)
     kill_one(service)
     until(lambda: all(b"teacher" in service.call("GET", "/models")[1] for _ in range(20)))
     assert service.end()[0] == 0
+
+
+@pytest.mark.slow
+def test_after_a_refused_round_a_replacement_and_the_others_take_the_new_bundles_together(
+    start: Start, tmp_path: Path
+) -> None:
+    write_encoder(tmp_path, space="old")
+    service = start(models_dir=tmp_path, workers=2).wait_until()
+    write_encoder(tmp_path, space="new")
+    stopped, _ = children(service)
+    os.kill(stopped, signal.SIGSTOP)
+    service.popen.send_signal(signal.SIGHUP)
+    until(lambda: loads(service) == 3)  # the other one votes, and the round waits
+    os.kill(stopped, signal.SIGKILL)
+    until(lambda: spaces(service) == {"new"})
+    until(lambda: len(children(service)) == 2)
+    assert spaces(service.wait_until()) == {"new"}
+    assert total(service, 'understudy_loads_total{outcome="refused"}') == 1
+    assert service.end()[0] == 0
+
+
+@pytest.mark.slow
+def test_a_replacement_serves_nothing_that_the_others_refuse(start: Start, tmp_path: Path) -> None:
+    write_encoder(tmp_path, space="old")
+    service = start(models_dir=tmp_path, workers=2).wait_until()
+    write_encoder(tmp_path, space="new")
+    killed, stopped = children(service)
+    os.kill(stopped, signal.SIGSTOP)
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: loads(service) == 3)  # by the replacement
+    (tmp_path / "half").mkdir()
+    os.kill(stopped, signal.SIGCONT)
+    until(lambda: children(service) == [stopped])
+    assert spaces(service) == {"old"}
+    (tmp_path / "half").rmdir()
+    until(lambda: spaces(service) == {"new"})
+    code, log = service.end()
+    assert code == 0
+    assert "the other workers serve other bundles" in log
 
 
 @pytest.mark.slow
