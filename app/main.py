@@ -19,7 +19,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from app.documentation import complete
-from app.errors import ReloadError, ServiceError, error_body
+from app.errors import ReloadError, ServiceError, UnavailableError, error_body
 from app.express import Express
 from app.gate import Gate
 from app.json_route import JsonRoute
@@ -147,7 +147,7 @@ def _on_signals(service: Service, *, alone: bool) -> asyncio.Event:
 
 
 async def _reload(service: Service) -> None:
-    with suppress(ReloadError):  # logged where it happened
+    with suppress(ReloadError, UnavailableError):  # logged where it happened
         await service.reload()
 
 

@@ -94,11 +94,15 @@ class Service:
         self._background = [asyncio.create_task(each) for each in work]
 
     async def reload(self) -> list[str]:
-        """Load the models folder again, and name the bundles that serve now.
+        """Load the models folder again, and name the bundles that serve now. A first loading is waited for.
 
         Raises:
             ReloadError: a bundle cannot be served; what was loaded before stays, in every process.
+            UnavailableError: the first loading failed, and the process ends.
         """
+        await self.loaded.wait()  # the crew has no round for one that does not serve yet
+        if self.failure:
+            raise UnavailableError(self.failure)
         try:
             await self._crew.reload(self._load)
         except BundleError as error:

@@ -14,7 +14,7 @@ from waiting import until
 
 from app.errors import ReloadError
 from app.main import create_app
-from app.service import Alone, Service
+from app.service import Alone, Load, Service
 from app.settings import Settings
 
 Serve = Callable[..., TestClient]
@@ -299,6 +299,34 @@ def test_a_load_that_fails_by_a_bug_is_a_refusal_that_the_crew_hears(
         assert client.portal.call(client.app.state.service.reload)
         assert votes == [None, "loading failed: MemoryError", None]
         assert series(client, 'understudy_loads_total{outcome="refused"}') == 1
+
+
+def test_a_reload_during_the_first_loading_is_asked_for_after_it(models_dir: Path, hold: Hold) -> None:
+    asked: list[str] = []
+
+    class Recording(Alone):
+        async def agree(self, models: str, refusal: str | None) -> str | None:
+            asked.append("agree")
+            return refusal
+
+        async def reload(self, load: Load) -> None:
+            asked.append("reload")
+            await load()
+
+    with TestClient(create_app(Settings(models_dir=models_dir), Recording())) as client:
+        assert hold.entered.wait(10)  # the first canary runs
+        reloaded = client.portal.start_task_soon(client.app.state.service.reload)
+        client.portal.call(asyncio.sleep, 0)
+        assert asked == []
+        hold.release.set()
+        assert "student" in reloaded.result(10)
+        assert asked == ["agree", "reload", "agree"]
+
+
+def test_a_reload_after_a_first_loading_that_failed_tells_why(serve: Serve, tmp_path: Path) -> None:
+    client = serve(models_dir=tmp_path, admin=True, api_key="key")
+    refused = client.post("/admin/reload", headers={"authorization": "Bearer key"})
+    assert (refused.status_code, "holds no bundle" in refused.json()["error"]["message"]) == (503, True)
 
 
 def reload_refused(client: TestClient, message: str | None = None) -> None:
