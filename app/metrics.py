@@ -1,7 +1,7 @@
 """What the service counts and measures, for Prometheus. Seconds are the unit; every series exists from the start.
 
 In multi-process mode (PROMETHEUS_MULTIPROC_DIR set) counters and histograms add up over the processes; each gauge
-says below how its processes' values combine.
+says below how its processes' values combine. A worker's files bear its number, and its replacement goes on with them.
 """
 
 import os
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.bundle import Baseline
@@ -266,6 +266,15 @@ class Metrics:
         for model in (*MODELS, NO_MODEL):
             for reason in REASONS.values():
                 self.rejected.labels(model, reason)
+
+
+def keep_as(name: str) -> None:
+    """In multi-process mode, keep the values of all metrics yet to be made in files of this name.
+
+    Counters and histograms go on from what is there. Were files named after process ids, as is prometheus-client's
+    default, those of the dead would have to stay, so that no sum ever falls, and be read at every scrape.
+    """
+    values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
 
 
 def build_version() -> str:

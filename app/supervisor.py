@@ -22,7 +22,7 @@ from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from app.metrics import clear_stale
+from app.metrics import clear_stale, keep_as
 from app.service import Load
 from app.settings import Settings
 
@@ -97,9 +97,9 @@ class Line:
 
 @dataclass(eq=False)
 class _Worker:
+    number: int  # below that of workers; its replacement has it as well
     process: SpawnProcess
     connection: Connection
-    shadows: bool
     speaks: bool = True  # until its end of the line is closed
     serves: bool = False  # once it was told that it may
 
@@ -162,16 +162,16 @@ class Supervisor:
         return [worker for worker in self._workers if worker.serves]
 
     def _start(self) -> _Worker:
-        # One worker has the shadow, and with it what the others' share of the traffic would have brought.
-        shadows = not any(worker.shadows for worker in self._workers)
-        rate = min(1.0, self._settings.shadow_rate * self._settings.workers) if shadows else 0.0
+        number = min({*range(self._settings.workers)} - {worker.number for worker in self._workers})
+        # The first worker has the shadow, and with it what the others' share of the traffic would have brought.
+        rate = min(1.0, self._settings.shadow_rate * self._settings.workers) if number == 0 else 0.0
         settings = self._settings.model_copy(update={"shadow_rate": rate})
         context = multiprocessing.get_context("spawn")  # a fork would copy locks of threads that it does not copy
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(self._work, settings, self._listener, theirs))
+        process = context.Process(target=_work, args=(number, self._work, settings, self._listener, theirs))
         process.start()
         theirs.close()
-        return _Worker(process, ours, shadows)
+        return _Worker(number, process, ours)
 
     def _on_signals(self) -> socket.socket:
         """Turn signals into bytes that the loop reads."""
@@ -258,7 +258,7 @@ class Supervisor:
         worker.connection.close()
         self._workers.remove(worker)
         self._newcomers.pop(worker, None)
-        mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]
+        mark_process_dead(worker.number)  # type: ignore[no-untyped-call]
         code = worker.process.exitcode
         if worker in self._voters and worker not in self._votes:
             self._votes[worker] = ("refused", f"a worker ended with {code}")
@@ -288,5 +288,6 @@ class Supervisor:
             worker.connection.send(message)
 
 
-def _work(work: Work, settings: Settings, listener: socket.socket, connection: Connection) -> None:
+def _work(number: int, work: Work, settings: Settings, listener: socket.socket, connection: Connection) -> None:
+    keep_as(str(number))
     raise SystemExit(work(settings, listener, connection))

@@ -51,6 +51,12 @@ def loads(process: Process) -> int:
     return process.logged().count("loaded /")
 
 
+def until_serving(process: Process, workers: int) -> None:
+    """Wait until so many workers have begun to serve, replacements among them."""
+    until(lambda: process.logged().count('"serving ') == workers)
+
+
+FILES = ["counter_0.db", "counter_1.db", "histogram_0.db", "histogram_1.db"]
 ENCODED = 'understudy_requests_total{model="student",route="/encode",status="200"}'
 
 
@@ -66,10 +72,14 @@ def test_metrics_add_up_over_processes_and_start_from_nothing(
         assert [service.encode() for _ in range(40)] == [200] * 40
         assert total(service, ENCODED) == 40
         assert total(service, 'understudy_queue_tokens{model="student"}') == 0
-        kill_one(service)  # leaves its files behind
-        code, error = service.wait_until().end()
+        kill_one(service)
+        until_serving(service, 3)
+        assert [service.encode() for _ in range(10)] == [200] * 10
+        assert total(service, ENCODED) == 50  # what the dead one counted is not lost
+        assert sorted(file.name for file in tmp_path.glob("[ch]*.db")) == FILES
+        code, error = service.end()
         assert code == 0, error
-        (tmp_path / "counter_1.db").write_bytes(b"stale")
+        (tmp_path / "counter_12.db").write_bytes(b"stale")
 
 
 @pytest.mark.slow
