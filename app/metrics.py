@@ -199,6 +199,7 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
+        worker_deaths(registry)
         build = Gauge(
             "understudy_build_info",
             "The service's version",
@@ -266,6 +267,13 @@ class Metrics:
         for model in (*MODELS, NO_MODEL):
             for reason in REASONS.values():
                 self.rejected.labels(model, reason)
+
+
+def worker_deaths(registry: CollectorRegistry) -> Counter:
+    """Create the one metric that is the supervisor's; the processes that serve only show it."""
+    return Counter(
+        "understudy_worker_deaths_total", "Workers that ended without being told to, of several", registry=registry
+    )
 
 
 def keep_as(name: str) -> None:

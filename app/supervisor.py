@@ -20,9 +20,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import mark_process_dead
 
-from app.metrics import clear_stale, keep_as
+from app.metrics import clear_stale, keep_as, worker_deaths
 from app.service import Load
 from app.settings import Settings
 
@@ -131,6 +132,8 @@ class Supervisor:
 
     def _run(self, folder: Path) -> int:
         clear_stale(folder)
+        keep_as("supervisor")
+        self._deaths = worker_deaths(CollectorRegistry())
         wake = self._on_signals()
         self._fill()
         self._voters = list(self._workers)
@@ -260,6 +263,8 @@ class Supervisor:
         self._newcomers.pop(worker, None)
         mark_process_dead(worker.number)  # type: ignore[no-untyped-call]
         code = worker.process.exitcode
+        if not self._stopping:
+            self._deaths.inc()
         if worker in self._voters and worker not in self._votes:
             self._votes[worker] = ("refused", f"a worker ended with {code}")
             self._count()

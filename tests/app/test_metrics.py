@@ -38,6 +38,7 @@ def test_every_series_is_there_before_any_traffic() -> None:
         *(f'shadow_rows_total{{outcome="{outcome}"}}' for outcome in SHADOWED),
         "shadow_cosine_count",
         "shadow_rank_agreement_count",
+        "worker_deaths_total",
     ):
         assert f"understudy_{series} 0.0" in text
 

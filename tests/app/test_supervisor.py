@@ -56,7 +56,8 @@ def until_serving(process: Process, workers: int) -> None:
     until(lambda: process.logged().count('"serving ') == workers)
 
 
-FILES = ["counter_0.db", "counter_1.db", "histogram_0.db", "histogram_1.db"]
+FILES = ["counter_0.db", "counter_1.db", "counter_supervisor.db", "histogram_0.db", "histogram_1.db"]
+DEATHS = "understudy_worker_deaths_total"
 ENCODED = 'understudy_requests_total{model="student",route="/encode",status="200"}'
 
 
@@ -105,9 +106,11 @@ def test_all_workers_take_new_bundles_or_none_does(start: Start, tmp_path: Path)
 def test_a_worker_that_dies_is_replaced(start: Start) -> None:
     service = start(workers=2).wait_until()
     _, second = children(service)
+    assert total(service, DEATHS) == 0
     kill_one(service)
     service.wait_until()
     assert second in children(service)
+    assert total(service, DEATHS) == 1
     assert service.end()[0] == 0
 
 
@@ -119,6 +122,7 @@ def test_while_a_replacement_cannot_load_the_others_serve_on(start: Start, tmp_p
     kill_one(service)
     until(lambda: len(children(service)) == 1)  # the replacement has ended as well
     assert [service.encode() for _ in range(10)] == [200] * 10
+    assert total(service, DEATHS) == 2
     (tmp_path / "half").rmdir()
     until(lambda: len(children(service)) == 2)
     service.wait_until()
