@@ -1,5 +1,6 @@
 """What a bundle is worth by labelled rows, through the very parts that serve; int8 may cost so much and no more."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def sts_figures(student: nn.Module, run: Run, encode_int8: Encode, data: Path, l
 def task_figures(task: Task, dev: Examples, answers: Vectors, exact: float | None, limits: Int8) -> dict[str, float]:
     """Score a task's bundle by its deciding metric, and judge int8 by what PyTorch scores in float32.
 
+    Where the metric is not defined, as a correlation with dev values that are all the same, there are no figures.
+
     Args:
         task: What is scored.
         dev: Labelled rows.
@@ -46,6 +49,8 @@ def task_figures(task: Task, dev: Examples, answers: Vectors, exact: float | Non
     name, found = f"{task.name}_dev_{metric}", task.score(dev.labels, answers)[metric]
     if exact is not None:
         return judge(name, exact, found, limits)
+    if math.isnan(found):
+        return _undefined(name)
     say(f"{name}: {found:.4f} in float32")
     return {f"{name}_float32": found}
 
@@ -62,8 +67,21 @@ def encoder_inputs(inputs: Inputs, texts: Texts) -> list[str | Texts]:
 
 
 def judge(name: str, exact: float, small: float, limits: Int8) -> dict[str, float]:
-    """Give a metric's figures in float32 and in int8; raises ParityError where int8 costs more than it may."""
+    """Give a metric's figures in float32 and in int8, none where it is not defined in float32 already.
+
+    Raises:
+        ParityError: int8 costs more than it may, or the metric is not defined in int8 alone.
+    """
+    if math.isnan(exact):
+        return _undefined(name)
     say(f"{name}: {exact:.4f} in float32, {small:.4f} in int8")
+    if math.isnan(small):
+        raise ParityError(f"{name} is {exact:.4f} in float32 and not defined in int8, which answers all rows alike")
     if exact - small > limits.max_loss:
         raise ParityError(f"int8 costs {exact - small:.4f} of {name}, allowed {limits.max_loss:g} (the recipe's int8)")
     return {f"{name}_float32": exact, f"{name}_int8": small}
+
+
+def _undefined(name: str) -> dict[str, float]:
+    say(f"{name} not scored: it is not defined where all dev rows, or all answers to them, are alike")
+    return {}

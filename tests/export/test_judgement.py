@@ -35,3 +35,20 @@ def test_a_bundle_in_float32_is_scored_and_one_in_int8_is_judged():
     assert task_figures(task, dev, answers, None, Int8()) == {"mood_dev_accuracy_float32": 0.75}
     with pytest.raises(ParityError, match=r"int8 costs 0\.2500 of mood_dev_accuracy"):
         task_figures(task, dev, answers, 1.0, Int8())
+
+
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_a_metric_that_is_not_defined_gives_no_figure(capsys: pytest.CaptureFixture):
+    task, alike = Task("stars", 1, (), ("spearman", "pearson")), Examples([("a",)] * 4, np.full(4, 2.5))
+    answers = np.arange(4, dtype=np.float32)[:, None]
+    exact = task.score(alike.labels, answers)["spearman"]
+    for score in (exact, None):
+        assert task_figures(task, alike, answers, score, Int8()) == {}
+        assert "stars_dev_spearman not scored" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_int8_that_answers_all_rows_alike_stops_the_export():
+    task, dev = Task("stars", 1, (), ("spearman", "pearson")), Examples([("a",)] * 4, np.arange(4.0))
+    with pytest.raises(ParityError, match=r"stars_dev_spearman is 0\.9000 in float32 and not defined in int8"):
+        task_figures(task, dev, np.ones((4, 1), np.float32), 0.9, Int8())
