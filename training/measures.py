@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from training.encoding import Vectors
 from training.glue import TASKS
 from training.head import Head, fit_head
-from training.task import Examples, Scores, Task
+from training.task import Examples, Scores, Task, TaskError
 
 NEIGHBOURS = 10
 MEANING, COSINE, RANK, COMMON, LENGTH, PROBES = (
@@ -142,8 +142,14 @@ def probe(task: Task, train: Examples, dev: Examples, seeds: Sequence[int]) -> M
     """Measure what a linear model reads from the vectors: fitted on training rows, scored on dev rows.
 
     Where there are more than PROBE_ROWS training rows, each seed draws as many, and the figure has a value per seed.
+
+    Raises:
+        TaskError: a label has no training row, or there are too many labels for a draw to hold them all.
     """
-    draws = [train.part(rows) for rows in _draws(len(train), seeds)]
+    draws = [train.part(rows) for rows in _draws(task, train.labels, seeds)]
+    if any(len(np.unique(draw.labels)) < len(task.labels) for draw in draws):
+        few = f"and {len(draws[0]):,} training rows do not hold them all"
+        raise TaskError(f"a probe learns from a row of each of the {len(task.labels)} labels, {few}")
     texts = [*_flat(dev), *chain.from_iterable(map(_flat, draws))]
     of_dev, of_draw = len(dev) * task.texts, len(draws[0]) * task.texts
 
@@ -177,12 +183,17 @@ def passages(lines: Sequence[str], count: Count, seed: int) -> list[str]:
     return found
 
 
-def _draws(rows: int, seeds: Sequence[int]) -> Iterator[NDArray[np.int64]]:
-    if rows <= PROBE_ROWS:
-        yield np.arange(rows)
+def _draws(task: Task, labels: Scores, seeds: Sequence[int]) -> Iterator[NDArray[np.int64]]:
+    """Draw rows at random, the first that is drawn of each label among them: a rare one would else have none."""
+    rows = np.arange(len(labels))
+    if len(rows) <= PROBE_ROWS:
+        yield rows
         return
     for seed in seeds:
-        yield np.sort(np.random.default_rng(seed).permutation(rows)[:PROBE_ROWS])
+        order = np.random.default_rng(seed).permutation(len(rows))
+        firsts = np.unique(labels[order], return_index=True)[1] if task.labels else rows[:0]
+        places = np.concatenate([firsts, np.delete(rows, firsts)])[:PROBE_ROWS]
+        yield np.sort(order[places])
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ from training.measures import (
     probe,
     similarity,
 )
-from training.task import Examples, Task
+from training.task import Examples, Task, TaskError
 
 RNG = np.random.default_rng(0)
 VECTORS = {"north": [0.0, 1.0], "north-east": [1.0, 1.0], "east": [1.0, 0.0], "south": [0.0, -1.0]}
@@ -126,6 +126,29 @@ def test_each_seed_draws_its_own_rows_of_a_large_set(monkeypatch: pytest.MonkeyP
     assert set(first) != set(second)
     vectors = parity_vectors(measure.texts)
     assert measure.judge(vectors, vectors) == [(1.0, 1.0, 1.0)]
+
+
+def test_a_draw_holds_a_row_of_each_label_and_is_otherwise_the_seeds_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "PROBE_ROWS", 30)
+    task = Task("mood", 1, ("bad", "good", "neither"), ("accuracy",))
+    for often in (1, 5):
+        train = rows(200)
+        train.labels[-often:] = 2
+        for seed in range(20):
+            drawn = np.random.default_rng(seed).permutation(200)[:30]
+            without = set(train.labels) - set(train.labels[drawn])
+            measure = probe(task, train, rows(20), [seed])
+            vectors = parity_vectors(measure.texts)
+            assert measure.judge(vectors, vectors)[0][0] > 0.5
+            assert len(set(measure.texts[20:]) - {f"film {row}" for row in drawn}) == len(without)
+
+
+def test_a_label_without_a_training_row_is_said_before_anything_is_encoded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "PROBE_ROWS", 2)
+    for labels in (("bad", "good", "neither"), ("bad", "good", "neither", "both")):
+        train = Examples([("a",)] * 9, np.arange(9.0) % 3)
+        with pytest.raises(TaskError, match=f"a row of each of the {len(labels)} labels, and 2 training rows do not"):
+            probe(Task("mood", 1, labels, ("accuracy",)), train, train, [1])
 
 
 def test_a_probe_of_pairs_keeps_the_two_texts_of_a_row_together():
