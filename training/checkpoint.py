@@ -144,13 +144,17 @@ class Run:
         self.log(step=1, epoch=1, **figures)
         return figures
 
-    def load(self) -> dict[str, Any] | None:
-        """Load the checkpoint; none where the run has not saved one yet."""
+    def load(self, *, mapped: bool = False) -> dict[str, Any] | None:
+        """Load the checkpoint; none where the run has not saved one yet.
+
+        Args:
+            mapped: Read a tensor from the file no sooner than it is looked at.
+        """
         file = self.folder / "checkpoint.pt"
         if not file.is_file():
             return None
         try:
-            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # torch raises whatever unpickling raised
             raise RunError(f"{file} cannot be read ({error}): delete it to start this run anew") from error
         return state
@@ -184,14 +188,18 @@ class Run:
         return {name: value for name, value in self._last_epoch().items() if name not in ("step", "epoch")}
 
     def require_finished(self) -> None:
-        """Raises RunError when the run stopped before its last epoch."""
-        recipe = self.recipe()
+        """Raises RunError when the run stopped before its last epoch, or before that epoch's weights were saved."""
+        recipe, last = self.recipe(), self._last_epoch()
         fitted_at_once = recipe.get("encoder_rate") == 0
-        done, epochs = self._last_epoch().get("epoch", 0), 1 if fitted_at_once else recipe["optimisation"]["epochs"]
+        done, epochs = last.get("epoch", 0), 1 if fitted_at_once else recipe["optimisation"]["epochs"]
+        goes_on = "the command that began it goes on"
         if done < epochs:
-            raise RunError(
-                f"{self.folder} is not finished: {done} of {epochs} epochs; the command that began it goes on"
-            )
+            raise RunError(f"{self.folder} is not finished: {done} of {epochs} epochs; {goes_on}")
+        # an epoch is logged before its checkpoint is written, which a full disk or a kill may prevent
+        state = self.load(mapped=True)
+        if state and state["step"] < last["step"]:
+            saved = f"its checkpoint is of step {state['step']} of {last['step']}"
+            raise RunError(f"{self.folder} is not finished: {saved}; {goes_on}")
 
     def forget_after(self, step: int) -> None:
         """Drop metrics of steps that a killed run had done beyond its last checkpoint; they will be done again."""

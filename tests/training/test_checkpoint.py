@@ -83,3 +83,17 @@ def test_the_final_figures_are_those_of_the_last_epoch(tmp_path: Path):
     run.log(step=2, epoch=1, cosine=0.7)
     run.log(step=4, epoch=2, cosine=0.8)
     assert run.final_figures() == {"cosine": 0.8}
+
+
+def test_a_run_whose_last_checkpoint_could_not_be_written_is_not_finished(tmp_path: Path):
+    run = Run(tmp_path)
+    run.start({"optimisation": {"epochs": 2}}, TOKENIZER, [])
+    run.log(step=2, epoch=1, cosine=0.7)
+    with pytest.raises(RunError, match="not finished: 1 of 2 epochs"):
+        run.require_finished()
+    run.log(step=4, epoch=2, cosine=0.8)
+    run.save({"step": 3, "model": {}, "average": None})
+    with pytest.raises(RunError, match="not finished: its checkpoint is of step 3 of 4; the command that began it"):
+        run.require_finished()
+    run.save({"step": 4, "model": {}, "average": None})
+    run.require_finished()
