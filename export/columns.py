@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from app.bundle import HEAD, MANIFEST, MODEL, TOKENIZER, WEIGHTS, Bundle, BundleError, Texts, read_bundle
 from app.session import EncoderSession, HeadSession, Vectors
 from app.tokenizer import Tokenizer
@@ -14,8 +16,9 @@ from export.packed_encoder import teacher_space
 from export.parity import served
 from training.checkpoint import Run, RunError
 from training.encoding import Encode, text_encoder
-from training.finetuning import load_start
+from training.finetuning import Start, load_start
 from training.recipe import DistillRecipe, recipe_from
+from training.student import Student
 from training.task import TaskError
 from training.teacher import Teacher
 
@@ -26,10 +29,48 @@ Answer = Callable[[Sequence[Texts]], Vectors]  # rows of one or two texts to (ro
 
 @dataclass(frozen=True)
 class Columns:
-    """Encoders by column, the teacher first, and the recipe of the first student among them, where it has one."""
+    """What is set side by side.
+
+    Attributes:
+        encoders: By column, the teacher first.
+        names: Of the runs and bundles, by folder: what their columns begin with.
+        recipe: Of the first student among them, where there is one.
+    """
 
     encoders: dict[str, Encode]
+    names: dict[Path, str]
     recipe: DistillRecipe | None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A run or a bundle among what is evaluated.
+
+    Attributes:
+        folder: Where it lies.
+        name: What it calls itself.
+        student: With its weights, where it has any but its graph's.
+        encoders: By precision.
+        is_bundle: It is no run.
+    """
+
+    folder: Path
+    name: str
+    student: Student | None
+    encoders: dict[str, Encode]
+    is_bundle: bool
+
+    @property
+    def path(self) -> str:
+        """Its folder as it was given, with a parent, so that it is no source's name."""
+        return str(self.folder if len(self.folder.parts) > 1 else self.folder.resolve())
+
+    def is_one_with(self, other: "_Source") -> bool:
+        """Tell whether one is a run and the other its bundle, which holds the same weights in float16."""
+        if self.is_bundle == other.is_bundle or self.student is None or other.student is None:
+            return False
+        ours, theirs = self.student.state_dict(), other.student.state_dict()
+        return ours.keys() == theirs.keys() and all(torch.equal(ours[key].half(), theirs[key].half()) for key in ours)
 
 
 @dataclass(frozen=True)
@@ -71,6 +112,9 @@ def teacher_source(runs: Sequence[Path], bundles: Sequence[Path]) -> str:
 def columns(teacher: Teacher, runs: Sequence[Path], bundles: Sequence[Path]) -> Columns:
     """Give the teacher in float32, each run in float32, and each bundle: its float16 weights in float32, its graph.
 
+    A column is called by its run or bundle, and by the folder of that where two models have one name. A run and the
+    bundle of its weights are one model, whose column in float32 is the run's.
+
     Raises:
         RunError: a run is not complete, a bundle is damaged, either holds no encoder, or one is the student of another
             teacher.
@@ -79,20 +123,17 @@ def columns(teacher: Teacher, runs: Sequence[Path], bundles: Sequence[Path]) -> 
     for student in students:
         student.require(teacher)
     encoders = {TEACHER: text_encoder(teacher.encoder, teacher.tokenizer, teacher.max_tokens)}
-    for folder in runs:
-        encoders[f"{folder.name} float32"] = weights_encoder(folder)
-    for folder in bundles:
-        bundle = _read(folder)
-        if bundle.path(WEIGHTS).is_file():
-            encoders.setdefault(f"{bundle.manifest.name} float32", weights_encoder(folder))
-        encoders[f"{bundle.manifest.name} {bundle.manifest.precision}"] = bundle_encoder(bundle)
-    return Columns(encoders, recipe_from(students[0].recipe, DistillRecipe) if students else None)
+    sources = [*map(_of_run, dict.fromkeys(runs)), *map(_of_bundle, dict.fromkeys(bundles))]
+    names = _names(sources)
+    for source in sources:
+        for precision, encode in source.encoders.items():
+            encoders.setdefault(f"{names[source.folder]} {precision}", encode)
+    return Columns(encoders, names, recipe_from(students[0].recipe, DistillRecipe) if students else None)
 
 
 def weights_encoder(folder: Path) -> Encode:
     """Encode texts in float32 PyTorch, with the weights of a run or the float16 weights that a bundle carries."""
-    start = load_start(folder)
-    return text_encoder(start.student, start.tokenizer, start.origin["max_tokens"])
+    return _in_float32(load_start(folder))
 
 
 def bundle_encoder(bundle: Bundle) -> PackedEncode:
@@ -108,14 +149,19 @@ def task_answers(models: Path) -> dict[str, Answer]:
     A head whose encoder is not in the folder raises TaskError when it is asked.
 
     Raises:
-        RunError: a bundle is damaged.
+        RunError: a bundle is damaged, or two are of one task.
     """
     bundles = [_read(file.parent) for file in sorted(models.glob(f"[!.]*/{MANIFEST}"))]
     encoders = {bundle.manifest.space: bundle for bundle in bundles if bundle.has_encoder}
+    tasks: dict[str, Bundle] = {}
+    for bundle in bundles:
+        if bundle.manifest.kind != "encoder" and bundle.manifest.role == "student":
+            other = tasks.setdefault(bundle.manifest.name, bundle)
+            if other is not bundle:
+                raise RunError(f"{other.folder} and {bundle.folder} both are {other.manifest.name}: move one elsewhere")
     return {
-        bundle.manifest.name: _answer(bundle, encoders.get(bundle.manifest.base or bundle.manifest.space))
-        for bundle in bundles
-        if bundle.manifest.kind != "encoder" and bundle.manifest.role == "student"
+        name: _answer(bundle, encoders.get(bundle.manifest.base or bundle.manifest.space))
+        for name, bundle in tasks.items()
     }
 
 
@@ -132,6 +178,34 @@ def _students(runs: Sequence[Path], bundles: Sequence[Path]) -> list[_Student]:
             made = manifest.training
             found.append(_Student(folder, made["recipe"], made["teacher"], manifest.approximates))
     return found
+
+
+def _of_run(folder: Path) -> _Source:
+    start = load_start(folder)
+    return _Source(folder, folder.name, start.student, {"float32": _in_float32(start)}, is_bundle=False)
+
+
+def _of_bundle(folder: Path) -> _Source:
+    bundle = _read(folder)
+    start = load_start(folder) if bundle.path(WEIGHTS).is_file() else None
+    encoders: dict[str, Encode] = {"float32": _in_float32(start)} if start else {}
+    encoders[bundle.manifest.precision] = bundle_encoder(bundle)
+    return _Source(folder, bundle.manifest.name, start.student if start else None, encoders, is_bundle=True)
+
+
+def _in_float32(start: Start) -> Encode:
+    return text_encoder(start.student, start.tokenizer, start.origin["max_tokens"])
+
+
+def _names(sources: Sequence[_Source]) -> dict[Path, str]:
+    """Name each source's columns, by its folder where its own name would take the column of another model."""
+    names = {}
+    for source in sources:
+        others = [other for other in sources if other is not source and other.name == source.name]
+        alone = not others or (len(others) == 1 and source.is_one_with(others[0]))
+        is_teachers = TEACHER in (f"{source.name} {precision}" for precision in source.encoders)
+        names[source.folder] = source.name if alone and not is_teachers else source.path
+    return names
 
 
 def _read(folder: Path) -> Bundle:

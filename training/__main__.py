@@ -15,7 +15,7 @@ Training takes several processes as well: torchrun --nproc-per-node 2 -m trainin
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -178,7 +178,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Set the teacher, students and their bundles side by side."""
     # bundles are export's to read: the one way from here to there
     from export.columns import columns, task_answers, teacher_source
-    from training.evaluation import all_measures, with_tasks
+    from training.evaluation import TASKS_COLUMN, all_measures, with_tasks
     from training.evaluation import evaluate as side_by_side
     from training.static import static_encoders
     from training.teacher import load_teacher
@@ -193,17 +193,18 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.into:
         options.into.mkdir(parents=True, exist_ok=True)
     log = options.into / "progress.jsonl" if options.into else None
-    tasks = [task_answers(models) for models in dict.fromkeys(folder.parent for folder in bundles)]
+    tasks = {models: task_answers(models) for models in dict.fromkeys(folder.parent for folder in bundles)}
     evaluation = side_by_side(found.encoders | static, measures, notes, log)
-    for answers in tasks:
-        evaluation = with_tasks(evaluation, answers, options.data)
+    for models, answers in tasks.items():
+        column = TASKS_COLUMN if len(tasks) == 1 else f"{TASKS_COLUMN} of {models}"
+        evaluation = with_tasks(evaluation, answers, options.data, column)
     sys.stdout.write(evaluation.markdown())
     if options.into:
-        save(evaluation, [Run(folder) for folder in options.run], options.into)
+        save(evaluation, {found.names[folder]: Run(folder) for folder in options.run}, options.into)
 
 
-def save(evaluation: "Evaluation", runs: Sequence[Run], folder: Path) -> None:
-    """Write tables and plots."""
+def save(evaluation: "Evaluation", runs: Mapping[str, Run], folder: Path) -> None:
+    """Write tables and plots, of runs by their names."""
     from training.measures import LENGTH
     from training.plots import fidelity_by_length, learning_curves
 
@@ -212,7 +213,7 @@ def save(evaluation: "Evaluation", runs: Sequence[Run], folder: Path) -> None:
     if evaluation.section(LENGTH):
         fidelity_by_length(evaluation, folder / "fidelity-by-length.png")
     if runs:
-        learning_curves({run.folder.name: run.metrics() for run in runs}, folder / "learning-curves.png")
+        learning_curves({name: run.metrics() for name, run in runs.items()}, folder / "learning-curves.png")
     sys.stderr.write(f"saved in {folder}\n")
 
 

@@ -155,13 +155,16 @@ def dev_rows(name: str, data: Path) -> tuple[Task, Examples]:
     return task, dev
 
 
-def with_tasks(evaluation: Evaluation, answers: Mapping[str, Answer], data: Path) -> Evaluation:
+def with_tasks(
+    evaluation: Evaluation, answers: Mapping[str, Answer], data: Path, column: str = TASKS_COLUMN
+) -> Evaluation:
     """Add the dev metrics of task bundles, as a column of their own.
 
     Args:
         evaluation: To be added to.
         answers: By task: that of GLUE, or of a folder in user-task/. Those that raise TaskError are listed as missing.
         data: Holds glue/ and user-task/.
+        column: What to call theirs.
     """
     rows: list[Row] = []
     figures: list[Figure] = []
@@ -178,7 +181,7 @@ def with_tasks(evaluation: Evaluation, answers: Mapping[str, Answer], data: Path
     none: tuple[Figure, ...] = ((),)
     return replace(
         evaluation,
-        columns=(*evaluation.columns, TASKS_COLUMN),
+        columns=(*evaluation.columns, column),
         rows=(*evaluation.rows, *rows),
         figures=(
             *(before + none for before in evaluation.figures),

@@ -12,6 +12,7 @@ from export.columns import TEACHER, bundle_encoder, columns, task_answers, teach
 from export.packing import export_student, export_task
 from training.__main__ import main
 from training.checkpoint import Run, RunError
+from training.encoding import Vectors, text_encoder
 from training.finetuning import finetune, load_start
 from training.recipe import DistillRecipe, FinetuneRecipe, Optimisation
 from training.task import Examples, Task
@@ -54,6 +55,82 @@ def test_a_run_gives_its_unrounded_weights(models: Path, teacher: Teacher, small
     exact, rounded = found.encoders["student float32"](TEXTS), weights_encoder(models / "student")(TEXTS)
     assert np.array_equal(exact, weights_encoder(small_student)(TEXTS))
     assert 0 < np.abs(exact - rounded).max() < 1e-2
+
+
+def retrained(run: Path, folder: Path) -> Path:
+    """Copy a run, its weights changed."""
+    shutil.copytree(run, folder)
+    state = Run(folder).load()
+    assert state is not None
+    Run(folder).save(state | {"model": {name: weight * 1.5 for name, weight in state["model"].items()}})
+    return folder
+
+
+def test_two_models_of_one_name_are_called_by_their_folders(
+    models: Path, teacher: Teacher, small_student: Path, tmp_path: Path
+):
+    again = retrained(small_student, tmp_path / "student")
+    export_student(Run(again), tmp_path / "models" / "student", tmp_path)
+    first, second = models / "student", tmp_path / "models" / "student"
+    found = columns(teacher, [], [first, second])
+    both = [f"{folder} {precision}" for folder in (first, second) for precision in ("float32", "int8")]
+    assert list(found.encoders) == [TEACHER, *both]
+    assert found.names == {first: str(first), second: str(second)}
+    for column, folder in zip(both[::2], (first, second), strict=True):
+        assert np.array_equal(found.encoders[column](TEXTS), weights_encoder(folder)(TEXTS))
+    found = columns(teacher, [small_student, again], [])
+    assert list(found.encoders) == [TEACHER, f"{small_student} float32", f"{again} float32"]
+
+
+def test_a_run_that_was_trained_again_is_not_taken_for_its_older_bundle(
+    models: Path, teacher: Teacher, small_student: Path, tmp_path: Path
+):
+    again, bundle = retrained(small_student, tmp_path / "student"), models / "student"
+    assert list(columns(teacher, [again], [bundle]).encoders) == [
+        TEACHER,
+        f"{again} float32",
+        f"{bundle} float32",
+        f"{bundle} int8",
+    ]
+
+
+def test_a_student_that_is_called_teacher_leaves_the_teacher_its_column(
+    teacher: Teacher, small_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(small_student, tmp_path / "teacher")
+    monkeypatch.chdir(tmp_path)
+    found = columns(teacher, [Path("teacher")], [])
+    assert list(found.encoders) == [TEACHER, f"{tmp_path / 'teacher'} float32"]
+    assert found.encoders[TEACHER](TEXTS) == pytest.approx(teacher_vectors(teacher))
+
+
+def teacher_vectors(teacher: Teacher) -> Vectors:
+    return text_encoder(teacher.encoder, teacher.tokenizer, teacher.max_tokens)(TEXTS)
+
+
+def test_two_bundles_of_one_task_in_a_folder_are_refused(models: Path, tmp_path: Path):
+    for name in ("mood", "mood-older"):
+        shutil.copytree(models / "mood", tmp_path / name)
+    with pytest.raises(RunError, match=f"{tmp_path}/mood and {tmp_path}/mood-older both are mood"):
+        task_answers(tmp_path)
+
+
+def test_tasks_of_two_folders_and_curves_of_two_runs_keep_apart(
+    models: Path, small_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    again = retrained(small_student, tmp_path / "student")
+    shutil.copytree(models / "student", tmp_path / "models" / "student")
+    shutil.copytree(models / "mood", tmp_path / "models" / "mood")
+    (tmp_path / "user-task" / "mood").mkdir(parents=True)
+    rows = "".join(f"good film {number}\tgood\nbad film {number}\tbad\n" for number in range(20))
+    (tmp_path / "user-task" / "mood" / "train.tsv").write_text(f"text\tlabel\n{rows}")
+    drawn: list[str] = []
+    monkeypatch.setattr("training.plots.learning_curves", lambda runs, file: drawn.extend(runs))
+    options = ["--data", str(tmp_path), "--cache", str(tmp_path), "--into", str(tmp_path / "report")]
+    sources = ["--run", str(small_student), str(again), "--bundle", str(models / "student")]
+    assert main(["evaluate", *sources, str(tmp_path / "models" / "student"), *options]) == 0
+    assert f"|  | bundle of {models} | bundle of {tmp_path / 'models'} |\n" in capsys.readouterr().out
+    assert drawn == [str(small_student), str(again)]
 
 
 def test_the_recipe_comes_with_the_student(models: Path, teacher: Teacher, small_student: Path):
