@@ -34,12 +34,10 @@ class Columns:
     Attributes:
         encoders: By column, the teacher first.
         names: Of the runs and bundles, by folder: what their columns begin with.
-        recipe: Of the first student among them, where there is one.
     """
 
     encoders: dict[str, Encode]
     names: dict[Path, str]
-    recipe: DistillRecipe | None
 
 
 @dataclass(frozen=True)
@@ -100,13 +98,14 @@ class _Student:
             )
 
 
-def teacher_source(runs: Sequence[Path], bundles: Sequence[Path]) -> str:
-    """Give what the first student's recipe calls its teacher, for `load_teacher`; `package` where there is no student.
+def first_recipe(runs: Sequence[Path], bundles: Sequence[Path]) -> DistillRecipe | None:
+    """Give the recipe of the first student; none where there is no student.
 
     Raises:
         RunError: a run is not complete, or a bundle is damaged.
+        RecipeError: the recipe, say of an older version, cannot be read.
     """
-    return next((student.recipe["teacher"] for student in _students(runs, bundles)), "package")
+    return next((recipe_from(student.recipe, DistillRecipe) for student in _students(runs, bundles)), None)
 
 
 def columns(teacher: Teacher, runs: Sequence[Path], bundles: Sequence[Path]) -> Columns:
@@ -119,8 +118,7 @@ def columns(teacher: Teacher, runs: Sequence[Path], bundles: Sequence[Path]) -> 
         RunError: a run is not complete, a bundle is damaged, either holds no encoder, or one is the student of another
             teacher.
     """
-    students = _students(runs, bundles)
-    for student in students:
+    for student in _students(runs, bundles):
         student.require(teacher)
     encoders = {TEACHER: text_encoder(teacher.encoder, teacher.tokenizer, teacher.max_tokens)}
     sources = [*map(_of_run, dict.fromkeys(runs)), *map(_of_bundle, dict.fromkeys(bundles))]
@@ -128,7 +126,7 @@ def columns(teacher: Teacher, runs: Sequence[Path], bundles: Sequence[Path]) -> 
     for source in sources:
         for precision, encode in source.encoders.items():
             encoders.setdefault(f"{names[source.folder]} {precision}", encode)
-    return Columns(encoders, names, recipe_from(students[0].recipe, DistillRecipe) if students else None)
+    return Columns(encoders, names)
 
 
 def weights_encoder(folder: Path) -> Encode:

@@ -177,16 +177,16 @@ def compare(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Set the teacher, students and their bundles side by side."""
     # bundles are export's to read: the one way from here to there
-    from export.columns import columns, task_answers, teacher_source
-    from training.evaluation import TASKS_COLUMN, all_measures, with_tasks
+    from export.columns import columns, first_recipe, task_answers
+    from training.evaluation import TASKS_COLUMN, all_measures, teacher_of, with_tasks
     from training.evaluation import evaluate as side_by_side
     from training.static import static_encoders
-    from training.teacher import load_teacher
 
     bundles = options.bundle or ([] if options.run else [Path("models/student")])
-    teacher = load_teacher(options.teacher or teacher_source(options.run, bundles))
+    followed = first_recipe(options.run, bundles)
+    recipe = read_recipe(options.recipe, DistillRecipe) if options.recipe else followed
+    teacher = teacher_of(recipe, options.teacher or (followed.teacher if followed else "package"))
     found = columns(teacher, options.run, bundles)
-    recipe = read_recipe(options.recipe, DistillRecipe) if options.recipe else found.recipe
     static = static_encoders(teacher, options.cache) if options.static else {}
     notes = [f"Teacher: {teacher.name}. Seeds: {', '.join(map(str, options.seeds))}."]
     measures = all_measures(options.data, options.cache, teacher, recipe, options.seeds)

@@ -39,7 +39,7 @@ from training.recipe import DistillRecipe, as_dict, decisive
 from training.table import Columns, read_task
 from training.targets import distinct_rows
 from training.task import Examples, Task, TaskError
-from training.teacher import Teacher
+from training.teacher import Teacher, load_teacher
 
 TEXTS_AT_ONCE = 256
 HELD_OUT_ROWS = 4000  # as many as a recipe sets aside by default: the teacher encodes them in about 15 seconds
@@ -140,6 +140,25 @@ def evaluate(
     )
 
 
+def teacher_of(recipe: DistillRecipe | None, source: str) -> Teacher:
+    """Load the teacher that students are held against.
+
+    It reads as much of a text as it did for the distillation, where that is more than its own files say: what is cut
+    off decides which rows of the corpus are distinct, and so which were held out. It never reads less than they say,
+    since a student that is cut short is to be seen as such.
+
+    Args:
+        recipe: Of the distillation; none where nothing was distilled.
+        source: As `load_teacher` takes it.
+
+    Raises:
+        TeacherError: as `load_teacher`.
+    """
+    teacher = load_teacher(source)
+    wanted = recipe.corpus.max_tokens if recipe else 0
+    return teacher if wanted <= teacher.max_tokens else load_teacher(source, wanted)
+
+
 def sts_spearman(encode_texts: Encode, data: Path) -> float:
     """Give the Spearman correlation of cosine and human score on STS-B's dev set; raises TaskError without it."""
     measure = similarity(read_dev(TASKS["stsb"], data))
@@ -231,17 +250,23 @@ def all_measures(
 def held_out_texts(recipe: DistillRecipe, data: Path, cache: Path, teacher: Teacher) -> list[str]:
     """Give the texts that a distillation by this recipe sets aside, at most HELD_OUT_ROWS.
 
+    Args:
+        recipe: Names the corpus.
+        data: Holds its files.
+        cache: The texts are kept below it.
+        teacher: As `teacher_of` loads it.
+
     Raises:
         CorpusError: a file of the corpus is not below `data`.
     """
+    limit = min(teacher.max_tokens, recipe.corpus.max_tokens)
     files = [data / source.path for source in recipe.corpus.sources]
-    facts = [decisive(as_dict(recipe.corpus)), recipe.seed, teacher.fingerprint]
+    facts = [decisive(as_dict(recipe.corpus)), recipe.seed, teacher.fingerprint, limit]
     sizes = [file.stat().st_size if file.is_file() else None for file in files]
     name = hashlib.sha256(json.dumps([facts, sizes]).encode()).hexdigest()[:16]
     kept = cache / "held_out" / f"{name}.json"
     if not kept.is_file():
         texts = list(read_corpus(recipe.corpus, data, recipe.seed))
-        limit = min(teacher.max_tokens, recipe.corpus.max_tokens)
         tokens = distinct_rows(teacher, texts, limit)
         _, held_out = split(tokens.keys, min(recipe.corpus.held_out, HELD_OUT_ROWS))
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from app.bundle import read_bundle
-from export.columns import TEACHER, bundle_encoder, columns, task_answers, teacher_source, weights_encoder
+from export.columns import TEACHER, bundle_encoder, columns, first_recipe, task_answers, weights_encoder
 from export.packing import export_student, export_task
+from tests.conftest import write_data
 from training.__main__ import main
 from training.checkpoint import Run, RunError
+from training.distillation import distil
 from training.encoding import Vectors, text_encoder
 from training.finetuning import finetune, load_start
-from training.recipe import DistillRecipe, FinetuneRecipe, Optimisation
+from training.recipe import Corpus, DistillRecipe, FinetuneRecipe, Optimisation, Source, StudentShape
 from training.task import Examples, Task
 from training.teacher import Teacher, load_teacher
 
@@ -133,16 +135,33 @@ def test_tasks_of_two_folders_and_curves_of_two_runs_keep_apart(
     assert drawn == [str(small_student), str(again)]
 
 
-def test_the_recipe_comes_with_the_student(models: Path, teacher: Teacher, small_student: Path):
-    for found in (columns(teacher, [small_student], []), columns(teacher, [], [models / "student"])):
-        assert isinstance(found.recipe, DistillRecipe)
-        assert found.recipe.corpus.held_out == 40
-    assert columns(teacher, [], []).recipe is None
+def test_the_recipe_is_the_one_that_the_first_student_was_distilled_by(
+    models: Path, small_student: Path, small_bert: Path
+):
+    for found in (first_recipe([small_student], []), first_recipe([], [models / "student"])):
+        assert isinstance(found, DistillRecipe)
+        assert (found.teacher, found.corpus.held_out) == (str(small_bert), 40)
+    assert first_recipe([], []) is None
 
 
-def test_the_teacher_is_the_one_that_the_first_student_learnt_from(models: Path, small_student: Path, small_bert: Path):
-    assert teacher_source([small_student], []) == teacher_source([], [models / "student"]) == str(small_bert)
-    assert teacher_source([], []) == "package"
+def test_what_was_held_out_is_found_though_the_teachers_own_limit_is_below_the_recipes(
+    small_bert: Path, tmp_path: Path
+):
+    data, short = write_data(tmp_path / "data"), tmp_path / "short-bert"
+    shutil.copytree(small_bert, short)
+    (short / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 6}))
+    recipe = DistillRecipe(
+        name="student",
+        teacher=str(short),
+        corpus=Corpus((Source("corpus/lines.txt.xz", 400),), max_tokens=32, held_out=40),
+        student=StudentShape(embedding=8, hidden=8),
+        optimisation=Optimisation(epochs=1, learning_rate=1e-3),
+    )
+    run = Run(tmp_path / "student")
+    distil(recipe, data, tmp_path, run)
+    assert main(["evaluate", "--run", str(run.folder), "--data", str(data), "--cache", str(tmp_path)]) == 0
+    (kept,) = (tmp_path / "held_out").glob("*.json")
+    assert [[text] for text in json.loads(kept.read_text())] == run.dev()["texts"]
 
 
 def test_a_student_of_another_teacher_is_refused(models: Path, small_student: Path, teacher: Teacher):

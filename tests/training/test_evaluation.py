@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,15 @@ from training import evaluation as module
 from training.corpus import read_corpus
 from training.distillation import split
 from training.encoding import Encode, Vectors, text_encoder, tokenize
-from training.evaluation import Evaluation, all_measures, evaluate, held_out_texts, sts_spearman, with_tasks
+from training.evaluation import (
+    Evaluation,
+    all_measures,
+    evaluate,
+    held_out_texts,
+    sts_spearman,
+    teacher_of,
+    with_tasks,
+)
 from training.measures import COSINE, MEANING, PROBES, Measure, Row, cosine_of
 from training.recipe import Corpus, DistillRecipe, Optimisation, Source, StudentShape
 from training.targets import label
@@ -160,6 +169,22 @@ def test_held_out_rows_are_those_that_distillation_sets_aside_and_are_found_once
     assert tokenize(teacher.tokenizer, texts, 32) == [targets.tokens.row(row) for row in held_out]
     monkeypatch.setattr(module, "read_corpus", None)
     assert held_out_texts(recipe, corpus, tmp_path, teacher) == texts
+
+
+def test_a_teacher_reads_what_it_read_for_the_distillation_where_that_is_more_than_its_own_limit(
+    small_bert: Path, corpus: Path, recipe: DistillRecipe, tmp_path: Path
+):
+    short = tmp_path / "short-bert"
+    shutil.copytree(small_bert, short)
+    (short / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 6}))
+    own, read = load_teacher(str(short)), teacher_of(recipe, str(short))
+    assert [one.max_tokens for one in (own, read, teacher_of(None, str(short)))] == [6, 32, 6]
+    assert teacher_of(recipe, str(small_bert)).max_tokens == 48
+    targets = label(load_teacher(str(short), 32), list(read_corpus(recipe.corpus, corpus, recipe.seed)), 32, tmp_path)
+    _, held_out = split(targets.tokens.keys, 40)
+    wanted = [targets.tokens.row(row) for row in held_out]
+    assert tokenize(own.tokenizer, held_out_texts(recipe, corpus, tmp_path, own), 32) != wanted
+    assert tokenize(read.tokenizer, held_out_texts(recipe, corpus, tmp_path, read), 32) == wanted
 
 
 def test_sts_is_the_rank_correlation_of_cosines(tmp_path: Path):

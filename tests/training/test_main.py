@@ -35,7 +35,7 @@ FROM_GLUE = "is read from GLUE's own files, unless --train names a table"
         (["compare", "nowhere"], "error: nowhere holds no complete run"),
         (["evaluate", "--run", "nowhere"], "error: nowhere holds no complete run"),
         (["evaluate", "--bundle", "nowhere"], "error: nowhere is no bundle"),
-        (["evaluate", "--teacher", "./nowhere"], "error: there is no folder ./nowhere"),
+        (["evaluate", "--teacher", "./nowhere"], "error: models/student is no bundle"),
         (["data", "glue"], "error: fetching data needs another package: pip install datasets"),
         (["data", "corpus"], "error: fetching data needs another package: pip install datasets"),
     ],
