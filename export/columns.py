@@ -1,6 +1,6 @@
 """The encoders that an evaluation sets side by side: a teacher, runs, and bundles through the very parts that serve."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from export.packed_encoder import teacher_space
 from export.parity import served
 from training.checkpoint import Run, RunError
 from training.encoding import Encode, text_encoder
+from training.evaluation import Answer, TaskAnswers
 from training.finetuning import Start, load_start
 from training.recipe import DistillRecipe, recipe_from
 from training.student import Student
@@ -23,8 +24,6 @@ from training.task import TaskError
 from training.teacher import Teacher
 
 TEACHER = "teacher float32"
-
-Answer = Callable[[Sequence[Texts]], Vectors]  # rows of one or two texts to (rows, labels), or (rows, 1)
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def bundle_encoder(bundle: Bundle) -> PackedEncode:
     return served(Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens), EncoderSession(bundle.path(MODEL)))
 
 
-def task_answers(models: Path) -> dict[str, Answer]:
+def task_answers(models: Path) -> dict[str, TaskAnswers]:
     """Give the answers of every student's task bundle in a folder, by name.
 
     A head whose encoder is not in the folder raises TaskError when it is asked.
@@ -158,7 +157,11 @@ def task_answers(models: Path) -> dict[str, Answer]:
             if other is not bundle:
                 raise RunError(f"{other.folder} and {bundle.folder} both are {other.manifest.name}: move one elsewhere")
     return {
-        name: _answer(bundle, encoders.get(bundle.manifest.base or bundle.manifest.space))
+        name: TaskAnswers(
+            1 if bundle.manifest.inputs == "text" else 2,
+            bundle.manifest.labels,
+            _answer(bundle, encoders.get(bundle.manifest.base or bundle.manifest.space)),
+        )
         for name, bundle in tasks.items()
     }
 

@@ -139,18 +139,18 @@ def seeded(recipe: Seeded, options: argparse.Namespace) -> Seeded:
 
 def read_rows(options: argparse.Namespace) -> tuple[Task, Examples, Examples]:
     """Read the rows that the options name; raises TaskError where they do not fit together."""
-    if options.train is None:
-        if options.task not in TASKS:
-            known = ", ".join(TASKS)
-            raise TaskError(f"{options.task!r} is no task of GLUE ({known}); a table of your own needs --train")
-        table = {name: getattr(options, name) for name in ("dev", "text", "label", "regression")}
+    if options.task in TASKS:
+        table = {name: getattr(options, name) for name in ("train", "dev", "text", "label", "regression")}
         if given := [f"--{name}" for name, value in table.items() if value]:
             raise TaskError(
-                f"{options.task} is read from GLUE's own files, unless --train names a table: "
-                f"leave out {' and '.join(given)}, or add --train"
+                f"{options.task} is read from GLUE's own files, and its labels are GLUE's: "
+                f"leave out {' and '.join(given)}, or give a table of your own another name with --task"
             )
         row = TASKS[options.task]
         return row.task, read_train(row, options.data), read_dev(row, options.data)
+    if options.train is None:
+        known = ", ".join(TASKS)
+        raise TaskError(f"{options.task!r} is no task of GLUE ({known}); a table of your own needs --train")
     if not options.text or len(options.text) > 2:
         raise TaskError("--train needs --text COLUMN once, or twice for pairs")
     columns = Columns(tuple(options.text), options.label or "label")

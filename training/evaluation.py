@@ -52,6 +52,31 @@ Answer = Callable[[Sequence[tuple[str, ...]]], NDArray[np.float32]]  # rows of t
 
 
 @dataclass(frozen=True)
+class TaskAnswers:
+    """What a task's bundle answers, and to what.
+
+    Attributes:
+        texts: Of a row.
+        labels: In the order of its scores; none of a regression.
+        answer: Gives the scores of rows.
+    """
+
+    texts: int
+    labels: tuple[str, ...]
+    answer: Answer
+
+    def __call__(self, rows: Sequence[tuple[str, ...]]) -> NDArray[np.float32]:
+        """Answer rows of texts: (rows, labels), or (rows, 1)."""
+        return self.answer(rows)
+
+    def require(self, task: Task) -> None:
+        """Raises TaskError when the task's rows or labels are others: a score's number would mean another label."""
+        if (self.texts, self.labels) != (task.texts, task.labels):
+            learnt, asked = (_rows_and_labels(one.texts, one.labels) for one in (self, task))
+            raise TaskError(f"the bundle has learnt {learnt}, and the rows to score it on are {asked}")
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What was measured: `figures[row][column]`, and a line for each measure that could not be had.
 
@@ -175,13 +200,14 @@ def dev_rows(name: str, data: Path) -> tuple[Task, Examples]:
 
 
 def with_tasks(
-    evaluation: Evaluation, answers: Mapping[str, Answer], data: Path, column: str = TASKS_COLUMN
+    evaluation: Evaluation, answers: Mapping[str, TaskAnswers], data: Path, column: str = TASKS_COLUMN
 ) -> Evaluation:
     """Add the dev metrics of task bundles, as a column of their own.
 
     Args:
         evaluation: To be added to.
-        answers: By task: that of GLUE, or of a folder in user-task/. Those that raise TaskError are listed as missing.
+        answers: By task: that of GLUE, or of a folder in user-task/. Those that raise TaskError, or have learnt another
+            task of that name, are listed as missing.
         data: Holds glue/ and user-task/.
         column: What to call theirs.
     """
@@ -191,6 +217,7 @@ def with_tasks(
     for name, answer in answers.items():
         try:
             task, dev = dev_rows(name, data)
+            answer.require(task)
             scores = task.score(dev.labels, answer(dev.texts))
         except TaskError as error:
             missing.append(f"{name}: {error}")
@@ -311,6 +338,10 @@ def _own_rows(folder: Path) -> tuple[Task, Examples, Examples]:
     """Read a task of one's own: train.tsv, and dev.tsv or valid.tsv, with columns `text` and `label`."""
     dev = next((file for name in ("dev.tsv", "valid.tsv") if (file := folder / name).is_file()), None)
     return read_task(folder.name, folder / "train.tsv", dev, OWN_COLUMNS, seed=1, regression=False)
+
+
+def _rows_and_labels(texts: int, labels: tuple[str, ...]) -> str:
+    return f"{'single texts' if texts == 1 else 'pairs'} with {f'labels {list(labels)}' if labels else 'numbers'}"
 
 
 def _known(recipe: DistillRecipe | None) -> DistillRecipe:

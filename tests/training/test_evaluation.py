@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from training.distillation import split
 from training.encoding import Encode, Vectors, text_encoder, tokenize
 from training.evaluation import (
     Evaluation,
+    TaskAnswers,
     all_measures,
     evaluate,
     held_out_texts,
@@ -152,12 +154,36 @@ def test_task_bundles_stand_in_a_column_of_their_own(world: Path):
     def always_good(rows: Sequence[tuple[str, ...]]) -> Vectors:
         return np.asarray([[0.2, 0.8]] * len(rows), dtype=np.float32)
 
-    found = with_tasks(before, {"sst2": always_good, "pets": always_good, "other": always_good}, world)
+    answers = {
+        "sst2": TaskAnswers(1, ("negative", "positive"), always_good),
+        "pets": TaskAnswers(1, ("cat", "dog"), always_good),
+        "other": TaskAnswers(1, ("cat", "dog"), always_good),
+    }
+    found = with_tasks(before, answers, world)
     assert found.columns == ("teacher", "bundle")
     assert "## Tasks\n\n|  | bundle |\n| --- | ---: |\n| sst2 dev, accuracy (10 rows) | 0.5000 |" in found.markdown()
     assert "| pets dev, accuracy (20 rows) | 0.5000 |" in found.markdown()
     assert found.missing[0].startswith("other: ")
     assert "| some (1 texts) | 1.0000 |\n" in found.markdown()
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "said"),
+    [
+        (1, ("positive", "negative"), r"single texts with labels \['positive', 'negative'\]"),
+        (1, (), "single texts with numbers"),
+        (2, ("negative", "positive"), r"pairs with labels \['negative', 'positive'\]"),
+    ],
+)
+def test_a_bundle_that_has_learnt_another_task_of_that_name_is_missing_and_has_no_figure(
+    world: Path, texts: int, labels: tuple[str, ...], said: str
+):
+    before = evaluate({"teacher": lambda texts: np.ones((len(texts), 2), np.float32)}, [cosine_of("some", ["a"])])
+    other = TaskAnswers(texts, labels, lambda rows: np.ones((len(rows), max(1, len(labels))), np.float32))
+    found = with_tasks(before, {"sst2": other}, world)
+    (line,) = found.missing
+    assert re.match(rf"sst2: the bundle has learnt {said}, and .* single texts with .*'negative', 'positive'", line)
+    assert not titles(found, "Tasks")
 
 
 def test_held_out_rows_are_those_that_distillation_sets_aside_and_are_found_once(

@@ -7,7 +7,7 @@ import pytest
 from training.__main__ import main
 from training.checkpoint import Run
 
-FROM_GLUE = "is read from GLUE's own files, unless --train names a table"
+FROM_GLUE = "is read from GLUE's own files, and its labels are GLUE's"
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,14 @@ FROM_GLUE = "is read from GLUE's own files, unless --train names a table"
         (["finetune", "--task", "sst2", "--transfer-rows", "5"], "error: --transfer-text and --transfer-rows say how"),
         (["finetune", "--task", "sst2", "--transfer", "a.txt"], "error: --transfer names rows without labels"),
         (["finetune", "--task", "sst2", "--augment", "2"], "error: --augment varies rows beyond what their labels say"),
-        (["finetune", "--task", "sst2", "--dev", "a.tsv"], f"error: sst2 {FROM_GLUE}: leave out --dev, or add --train"),
+        (
+            ["finetune", "--task", "sst2", "--dev", "a.tsv"],
+            f"error: sst2 {FROM_GLUE}: leave out --dev, or give a table",
+        ),
+        (
+            ["finetune", "--task", "mnli", "--train", "a.tsv", "--text", "t"],
+            f"error: mnli {FROM_GLUE}: leave out --train and --text, or give a table of your own another name",
+        ),
         (
             ["finetune-teacher", "--task", "sst2", "--text", "t", "--label", "l"],
             f"error: sst2 {FROM_GLUE}: leave out --t",
