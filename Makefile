@@ -49,7 +49,7 @@ tasks: $(VENV)/training ## the shipped tasks anew, from models/student and DATA_
 	@$(FINETUNE) cola --teacher runs/cola-teacher
 	@$(FINETUNE) mrpc --frozen
 	@$(FINETUNE) stsb --frozen
-	@$(FINETUNE) snips --train $(SNIPS)/train.tsv --dev $(SNIPS)/valid.tsv --text text
+	@$(FINETUNE) snips --recipe training/recipes/snips.toml --train $(SNIPS)/train.tsv --dev $(SNIPS)/valid.tsv --text text
 
 $(EXPORT): $(VENV)/training ## models/ from runs/
 	@$(BIN)/python -m export student --run runs/student

@@ -39,6 +39,12 @@ def test_every_target_in_the_list_can_be_made():
         assert make(ROOT, "--dry-run", target).returncode == 0
 
 
+def test_snips_is_made_by_its_own_recipe():
+    commands = make(ROOT, "--dry-run", "tasks").stdout.splitlines()
+    (snips,) = [line for line in commands if "finetune --task snips " in line]
+    assert "--recipe training/recipes/snips.toml" in snips
+
+
 def test_a_python_too_old_is_named_with_the_way_out(copy: Path):
     old = copy / "old-python"
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.2 && exit 0\nexit 1\n')

@@ -70,10 +70,7 @@ def finetune(options: argparse.Namespace) -> None:
     from training.finetuning import from_scratch, load_start
 
     require_consistent(options)
-    own = RECIPES / f"{options.task}.toml"
-    recipe = seeded(
-        read_recipe(options.recipe or (own if own.is_file() else RECIPES / "task.toml"), FinetuneRecipe), options
-    )
+    recipe = seeded(read_recipe(options.recipe or recipe_of(options.task), FinetuneRecipe), options)
     if options.frozen:
         recipe = replace(recipe, encoder_rate=0.0)
     if options.scratch:
@@ -85,6 +82,12 @@ def finetune(options: argparse.Namespace) -> None:
     with join_peers(options.device) as peers:
         run = Run(options.into or Path("runs") / task.name, writes=peers.first)
         show(fine(recipe, task, train, dev, start, run, peers, teaching(options, recipe.seed, task, train, dev)), run)
+
+
+def recipe_of(task: str) -> Path:
+    """Find the recipe to follow unless another is named: a table of one's own may be called as some other's recipe."""
+    own = RECIPES / f"{task}.toml"
+    return own if task in TASKS and own.is_file() else RECIPES / "task.toml"
 
 
 def require_consistent(options: argparse.Namespace) -> None:
@@ -261,7 +264,11 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("finetune", parents=[rows], help="fine-tune a student on a task")
     command.add_argument("--frozen", action="store_true", help="train only a head on the student's vectors: seconds")
-    command.add_argument("--recipe", type=Path, help="default: training/recipes/<task>.toml, or task.toml")
+    command.add_argument(
+        "--recipe",
+        type=Path,
+        help="default: training/recipes/task.toml; for a task of GLUE <task>.toml, if there is one",
+    )
     command.add_argument(
         "--from", dest="start", type=Path, default=Path("models/student"), help="a student's bundle or run"
     )

@@ -87,6 +87,18 @@ def test_a_table_of_ones_own_becomes_a_task(small_student: Path, tmp_path: Path,
     assert "warning: 3 of 4 rows of " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["snips", "student"])
+def test_a_table_of_ones_own_gets_neither_recipe_nor_licence_of_another_task_by_its_name(
+    name: str, small_student: Path, tmp_path: Path
+):
+    rows = "".join(f"film {n}: {'good' if n % 2 else 'bad'}\t{n % 2}\n" for n in range(40))
+    (tmp_path / "my.tsv").write_text(f"text\tlabel\n{rows}")
+    table = ["--train", str(tmp_path / "my.tsv"), "--text", "text", "--from", str(small_student)]
+    assert main(["finetune", "--task", name, "--frozen", *table, "--into", str(tmp_path / "run")]) == 0
+    recipe = Run(tmp_path / "run").recipe()
+    assert (recipe["name"], recipe["licence"]) == ("task", None)
+
+
 def test_a_fine_tuned_teacher_answers_variants_of_the_training_rows(
     small_bert: Path, small_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
