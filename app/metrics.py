@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, values
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.bundle import Baseline
@@ -236,11 +237,8 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Write the Prometheus text format, over all processes."""
-        registry = self._registry
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return prometheus_text(registry)
+        several = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        return prometheus_text(_Processes(None) if several else self._registry)  # type: ignore[no-untyped-call]
 
     def _create_children(self) -> None:
         for route in MODEL_ROUTES:
@@ -267,6 +265,20 @@ class Metrics:
         for model in (*MODELS, NO_MODEL):
             for reason in REASONS.values():
                 self.rejected.labels(model, reason)
+
+
+class _Processes(MultiProcessCollector):
+    def collect(self) -> Iterable[Metric]:
+        """Add up what the processes' files hold; one that was just created is empty for a moment, and no error."""
+        files = [file for file in Path(self._path).glob("*.db") if _size(file)]
+        return self.merge(files)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # a process has ended meanwhile
+        return 0
 
 
 def worker_deaths(registry: CollectorRegistry) -> Counter:

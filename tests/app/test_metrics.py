@@ -2,6 +2,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from app.drift import RowCounter, baseline_of
 from app.metrics import (
@@ -77,3 +79,14 @@ def test_stale_files_of_an_earlier_run_are_cleared(tmp_path: Path) -> None:
     (folder / "notes.txt").touch()
     clear_stale(folder)
     assert [file.name for file in folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_file_that_a_process_has_only_opened_yet_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    write = MmapedDict(str(tmp_path / "counter_0.db"))
+    write.write_value(mmap_key("a", "a_total", [], [], "Some"), 2.0, 0.0)
+    write.close()
+    (tmp_path / "counter_1.db").touch()
+    assert b"a_total 2.0" in Metrics().exposition()

@@ -28,8 +28,9 @@ def is_worker(pid: str) -> bool:
 
 
 def total(process: Process, name: str) -> float:
-    lines = process.call("GET", "/metrics")[1].decode().splitlines()
-    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+    status, body = process.call("GET", "/metrics")
+    assert status == 200, process.logged()
+    return next(float(line.rpartition(" ")[2]) for line in body.decode().splitlines() if line.startswith(name))
 
 
 def kill_one(process: Process) -> None:
