@@ -24,8 +24,8 @@ class Head(nn.Module):
     `forward` takes float32 (rows, texts, width) and gives logits (rows, outputs).
 
     Attributes:
-        scale: Offset and unit of the values that it learns by steps, float32 (2), kept with its weights; none of a
-            classifier. The layer then gives values of a size that learning rates suit.
+        scale: Mean and spread of the values that it learns by steps, float32 (2), kept with its weights; none of a
+            classifier. The layer then gives values of mean zero and spread one, which is what learning rates suit.
     """
 
     scale: Tensor | None
@@ -42,30 +42,29 @@ class Head(nn.Module):
         logits: Tensor = self.output(self.dropout(features(vectors)))
         if self.scale is None:
             return logits
-        offset, unit = self.scale
-        values: Tensor = logits.float() * unit + offset
+        mean, spread = self.scale
+        values: Tensor = logits.float() * spread + mean
         return values
 
     @property
-    def unit(self) -> Tensor | float:
+    def spread(self) -> Tensor | float:
         """Unit of the values that it learns: 1 without a scale."""
         return 1.0 if self.scale is None else self.scale[1]
 
-    def scale_to(self, values: Scores, mean: float = 0.0, spread: float = 1.0) -> None:
-        """Take the scale on which the values to learn, (rows), have this mean and this standard deviation."""
-        unit = (values.std() if np.ptp(values) else 1.0) / spread
-        offset = values.mean() - mean * unit
-        self.scale = torch.tensor([offset, unit], dtype=torch.float32, device=self.output.weight.device)
+    def scale_to(self, values: Scores) -> None:
+        """Take the scale of the values to learn, (rows)."""
+        spread = values.std() if np.ptp(values) else 1.0
+        self.scale = torch.tensor([values.mean(), spread], dtype=torch.float32, device=self.output.weight.device)
 
     @torch.no_grad()
     def folded(self) -> "Head":
         """Give a head that answers the same by its layer alone."""
         if self.scale is None:
             return self
-        offset, unit = self.scale
+        mean, spread = self.scale
         plain = copy.deepcopy(self)
-        plain.output.weight.mul_(unit)
-        plain.output.bias.mul_(unit).add_(offset)
+        plain.output.weight.mul_(spread)
+        plain.output.bias.mul_(spread).add_(mean)
         plain.scale = None
         return plain
 

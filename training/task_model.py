@@ -146,7 +146,7 @@ def fit_task(
     how = recipe.optimisation
 
     def scaled(rows: Rows) -> Tensor:
-        return loss_of(rows) / model.head.unit**2
+        return loss_of(rows) / model.head.spread**2
 
     return fit(
         model,

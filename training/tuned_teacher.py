@@ -25,8 +25,6 @@ from training.teacher import Teacher, TeacherEncoder, TeacherError
 
 # Batches are padded to a multiple of this: joined pairs have so many lengths that few rows share one.
 PADDED_TO = 8
-# Mean and spread of STS-B's training values, which teachers learn better as they are than about zero: training/LOG.md.
-LIKE_STSB = (2.701, 1.464)
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def finetune_teacher(
     encoder = TeacherEncoder(teacher.encoder.bert, pooling, normalise=False, separator=separator)
     model = TaskModel(encoder, Head(1, teacher.width, task.outputs, recipe.dropout)).to(peers.device)
     if not task.labels:
-        model.head.scale_to(train.labels, *LIKE_STSB)
+        model.head.scale_to(train.labels)
     read = read_joined(teacher.tokenizer, min(recipe.max_tokens, teacher.max_tokens))
     inputs = read(train.texts)
     lengths = np.asarray([-(-len(ids) // PADDED_TO) * PADDED_TO for (ids,) in inputs], dtype=np.int64)

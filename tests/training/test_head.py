@@ -49,14 +49,6 @@ def test_a_head_with_a_scale_gives_values_of_it_and_is_folded_to_one_that_answer
     assert plain.state_dict().keys() == Head(1, 4, 1).state_dict().keys()
 
 
-def test_a_scale_may_have_any_mean_and_spread():
-    head, values = Head(texts=1, width=4, outputs=1), np.asarray([990.0, 1010.0])
-    head.scale_to(values, 2.5, 0.5)
-    assert head.scale is not None
-    offset, unit = head.scale.tolist()
-    assert ((values - offset) / unit).tolist() == [2, 3]
-
-
 def test_a_heads_weights_decide_whether_it_has_a_scale():
     scaled, plain = Head(texts=1, width=4, outputs=1), Head(texts=1, width=4, outputs=1)
     scaled.scale_to(np.asarray([7.0, 7.0]))
