@@ -78,7 +78,7 @@ class Hold:
 
     def __call__(self, rows: Sequence[Sequence[int]]) -> None:
         self.entered.set()
-        assert self.release.wait(20)
+        assert self.release.wait(60)
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ class Model:
 
     def run(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
         self.entered.set()
-        assert self.open.wait(10)
+        assert self.open.wait(60)
         self.rows += len(rows)
         if any(row[0] == self._poison for row in rows):
             raise ArithmeticError("poison")
@@ -110,7 +110,7 @@ def start():
     for batcher, model in started:
         model.open.set()
         batcher.close()
-        assert batcher.join(10)
+        assert batcher.join(60)
 
 
 def hold(model: Model, batcher: Batcher) -> Future:
@@ -118,14 +118,14 @@ def hold(model: Model, batcher: Batcher) -> Future:
     model.open.clear()
     model.entered.clear()
     future = batcher.submit([[99]])
-    assert model.entered.wait(10)
+    assert model.entered.wait(60)
     return future
 
 
 def test_a_request_is_answered_in_its_own_order(start) -> None:
     batcher = start(Model(), threads=3)
     rows = [[token] * (1 + token % 50) for token in range(1, 200)]
-    answer = batcher.submit(rows).result(10)
+    answer = batcher.submit(rows).result(60)
     assert answer.vectors[:, 0].tolist() == [float(row[0]) for row in rows]
     assert answer.admitted <= answer.started <= answer.finished
 
@@ -136,7 +136,7 @@ def test_what_arrives_while_the_worker_is_busy_forms_the_next_batch(start) -> No
     hold(model, batcher)
     futures = [batcher.submit([[token]]) for token in range(1, 9)]
     model.open.set()
-    assert [future.result(10).vectors[0, 0] for future in futures] == list(range(1, 9))
+    assert [future.result(60).vectors[0, 0] for future in futures] == list(range(1, 9))
     assert watcher.batches == [[1], [1] * 8]
 
 
@@ -154,7 +154,7 @@ def test_a_request_is_refused_whole_when_too_much_waits(start) -> None:
 
 def test_a_request_larger_than_the_queue_is_admitted_when_nothing_waits(start) -> None:
     batcher = start(Model(), Limits(queue_tokens=2, batch_tokens=100, batch_rows=9))
-    assert len(batcher.submit([[1, 1, 1]] * 5).result(10).vectors) == 5
+    assert len(batcher.submit([[1, 1, 1]] * 5).result(60).vectors) == 5
 
 
 def test_cancelled_requests_make_room_and_never_run(start) -> None:
@@ -164,7 +164,7 @@ def test_cancelled_requests_make_room_and_never_run(start) -> None:
     assert batcher.submit([[1] * 10]).cancel()
     later = batcher.submit([[2] * 9])
     model.open.set()
-    assert later.result(10).vectors[0, 0] == 2
+    assert later.result(60).vectors[0, 0] == 2
     assert watcher.batches == [[1], [9]]
     assert (watcher.tokens, batcher.waiting_tokens) == (0, 0)
 
@@ -194,9 +194,9 @@ def test_a_request_cancelled_while_it_runs_harms_nobody(start) -> None:
     gone = hold(model, batcher)
     assert gone.cancel()
     model.open.set()
-    assert batcher.submit([[4]]).result(10).vectors[0, 0] == 4
+    assert batcher.submit([[4]]).result(60).vectors[0, 0] == 4
     with pytest.raises(CancelledError):
-        gone.result(10)
+        gone.result(60)
 
 
 def test_a_failing_row_fails_only_its_own_request(start) -> None:
@@ -205,10 +205,10 @@ def test_a_failing_row_fails_only_its_own_request(start) -> None:
     hold(model, batcher)
     good, bad, other = batcher.submit([[1]]), batcher.submit([[2], [13]]), batcher.submit([[3]])
     model.open.set()
-    assert (good.result(10).vectors[0, 0], other.result(10).vectors[0, 0]) == (1, 3)
+    assert (good.result(60).vectors[0, 0], other.result(60).vectors[0, 0]) == (1, 3)
     with pytest.raises(PoisonError, match="input 1: ArithmeticError"):
-        bad.result(10)
-    assert batcher.submit([[5]]).result(10).vectors[0, 0] == 5
+        bad.result(60)
+    assert batcher.submit([[5]]).result(60).vectors[0, 0] == 5
 
 
 def test_a_watcher_that_fails_does_not_end_the_worker(start) -> None:
@@ -219,8 +219,8 @@ def test_a_watcher_that_fails_does_not_end_the_worker(start) -> None:
 
     batcher = start(Model(), watcher=Broken())
     with pytest.raises(OSError, match="disk full"):
-        batcher.submit([[1, 1]]).result(10)
-    assert batcher.submit([[1]]).result(10)
+        batcher.submit([[1, 1]]).result(60)
+    assert batcher.submit([[1]]).result(60)
 
 
 def test_closing_answers_what_was_admitted_and_admits_no_more(start) -> None:
@@ -253,7 +253,7 @@ def test_many_threads_get_each_their_own_answers(start) -> None:
     def ask(thread: int) -> None:
         for number in range(100):
             token = thread * 1000 + number + 1
-            answer = batcher.submit([[token] * (1 + number % 7), [-token]]).result(10)
+            answer = batcher.submit([[token] * (1 + number % 7), [-token]]).result(60)
             if answer.vectors[:, 0].tolist() != [token, -token]:
                 wrong.append(token)
 

@@ -39,8 +39,8 @@ def series(client: TestClient, name: str) -> float:
 
 
 def test_it_is_alive_at_once_and_ready_once_its_models_are(serve: Serve, models_dir: Path, hold: Hold) -> None:
-    with TestClient(create_app(Settings(models_dir=models_dir))) as client:
-        assert hold.entered.wait(10)  # the first canary runs
+    with TestClient(create_app(Settings(models_dir=models_dir, lag_seconds=30))) as client:
+        assert hold.entered.wait(60)  # the first canary runs
         assert client.get("/health/live").status_code == 200
         starting = client.get("/health/ready")
         assert (starting.status_code, starting.json()["error"]["type"]) == (503, "unavailable")
@@ -65,7 +65,7 @@ def test_draining_refuses_new_requests_and_answers_the_admitted(serve: Serve, ho
     hold.release.clear()
     hold.entered.clear()
     admitted = background(encode, client)
-    assert hold.entered.wait(10)
+    assert hold.entered.wait(60)
     drained = client.portal.start_task_soon(client.app.state.service.drain)
     client.portal.call(asyncio.sleep, 0)
     assert client.get("/health/ready").status_code == 503
@@ -73,18 +73,18 @@ def test_draining_refuses_new_requests_and_answers_the_admitted(serve: Serve, ho
     assert encode(client).json()["error"]["message"] == "the service is shutting down"
     assert not drained.done()
     hold.release.set()
-    assert drained.result(10) is True
-    assert admitted.result(10).status_code == 200
+    assert drained.result(60) is True
+    assert admitted.result(60).status_code == 200
 
 
 def test_a_drain_that_takes_too_long_is_given_up(serve: Serve, faults: Faults, background) -> None:
     client = serve(drain_limit_seconds=0.01)
     held = faults.before = Hold()
     admitted = background(encode, client)
-    assert held.entered.wait(10)
+    assert held.entered.wait(60)
     assert client.portal.call(client.app.state.service.drain) is False
     held.release.set()
-    assert admitted.result(10).status_code == 200
+    assert admitted.result(60).status_code == 200
 
 
 def test_past_its_deadline_a_request_is_given_up_and_never_runs(serve: Serve, faults: Faults) -> None:
@@ -106,7 +106,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(serve: Serve, f
     client = serve(queue_tokens=8, threads=1)
     held = faults.before = Hold()
     running = background(encode, client)
-    assert held.entered.wait(10)
+    assert held.entered.wait(60)
     waiting = background(encode, client, "good film")
     until(lambda: series(client, 'understudy_queue_tokens{model="student"}') == 4)
     refused = encode(client, "a", "b")
@@ -115,7 +115,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(serve: Serve, f
     assert "4 tokens are waiting, UNDERSTUDY_QUEUE_TOKENS is 8" in refused.json()["error"]["message"]
     assert series(client, 'understudy_rejected_total{model="student",reason="queue_full"}') == 1
     held.release.set()
-    assert {running.result(10).status_code, waiting.result(10).status_code} == {200}
+    assert {running.result(60).status_code, waiting.result(60).status_code} == {200}
 
 
 def test_a_late_event_loop_refuses_requests_unread(serve: Serve) -> None:
@@ -131,7 +131,7 @@ def test_a_row_on_which_the_model_fails_fails_alone(serve: Serve, faults: Faults
     client = serve(threads=1)
     held = faults.before = Hold()
     first = background(encode, client)
-    assert held.entered.wait(10)
+    assert held.entered.wait(60)
     others = [background(encode, client, text) for text in ("good", "cat", "bad")]
     until(lambda: series(client, 'understudy_queue_tokens{model="student"}') == 9)
 
@@ -141,7 +141,7 @@ def test_a_row_on_which_the_model_fails_fails_alone(serve: Serve, faults: Faults
 
     faults.before = fail
     held.release.set()
-    assert [future.result(10).status_code for future in (first, *others)] == [200, 200, 500, 200]
+    assert [future.result(60).status_code for future in (first, *others)] == [200, 200, 500, 200]
     error = others[1].result().json()["error"]
     assert (error["type"], error["message"]) == ("model_failed", "the model failed on input 0: MemoryError")
     assert encode(client).status_code == 200
@@ -229,13 +229,13 @@ def test_reload_takes_new_bundles_and_drops_no_request(
     held = Hold()
     faults.before = lambda rows: held(rows) if threading.current_thread().name.startswith("student-") else None
     admitted = background(encode, client)
-    assert held.entered.wait(10)
+    assert held.entered.wait(60)
     write_task(tmp_path, base=student)
     assert client.post("/admin/reload").json() == {"bundles": ["mood", "student"]}
     assert client.app.state.service.catalogue.encoder("student") is not old
     assert old.is_open
     held.release.set()
-    assert admitted.result(10).status_code == 200
+    assert admitted.result(60).status_code == 200
     assert client.post("/classify/mood", json={"sentences": "good"}).status_code == 200
     assert not old.is_open
 
@@ -255,12 +255,12 @@ def test_sixteen_callers_share_batches(serve: Serve, faults: Faults, background)
     client = serve(threads=1)
     held = faults.before = Hold()
     first = background(encode, client)
-    assert held.entered.wait(10)
+    assert held.entered.wait(60)
     callers = [background(encode, client, f"good {number}") for number in range(16)]
     until(lambda: series(client, 'understudy_queue_tokens{model="student"}') == 16 * 4)
     faults.before = lambda rows: None
     held.release.set()
-    assert {future.result(10).status_code for future in (first, *callers)} == {200}
+    assert {future.result(60).status_code for future in (first, *callers)} == {200}
     rows = series(client, 'understudy_batch_rows_sum{model="student"}')
     batches = series(client, 'understudy_batch_rows_count{model="student"}')
     assert rows / batches > 1
@@ -291,7 +291,7 @@ def test_a_load_that_fails_by_a_bug_is_a_refusal_that_the_crew_hears(
     def fail(*_: object) -> None:
         raise MemoryError("secret")
 
-    with TestClient(create_app(Settings(models_dir=models_dir), Recording())) as client:
+    with TestClient(create_app(Settings(models_dir=models_dir, lag_seconds=30), Recording())) as client:
         client.portal.call(client.app.state.service.loaded.wait)
         with monkeypatch.context() as patch:
             patch.setattr("app.service.load_catalogue", fail)
@@ -313,13 +313,13 @@ def test_a_reload_during_the_first_loading_is_asked_for_after_it(models_dir: Pat
             asked.append("reload")
             await load()
 
-    with TestClient(create_app(Settings(models_dir=models_dir), Recording())) as client:
-        assert hold.entered.wait(10)  # the first canary runs
+    with TestClient(create_app(Settings(models_dir=models_dir, lag_seconds=30), Recording())) as client:
+        assert hold.entered.wait(60)  # the first canary runs
         reloaded = client.portal.start_task_soon(client.app.state.service.reload)
         client.portal.call(asyncio.sleep, 0)
         assert asked == []
         hold.release.set()
-        assert "student" in reloaded.result(10)
+        assert "student" in reloaded.result(60)
         assert asked == ["agree", "reload", "agree"]
 
 
