@@ -13,7 +13,7 @@ from typing import Any
 
 from app.errors import ServiceError, UnauthorizedError, error_body
 from app.logs import FIELDS
-from app.metrics import CLIENT_GONE, MODEL_ROUTES, NO_MODEL, OTHER, OTHER_ROUTES, REASONS, STATUSES, Metrics
+from app.metrics import CLIENT_GONE, MODEL_ROUTES, NO_MODEL, OTHER, OTHER_ROUTES, REASONS, Metrics
 
 # ASGI's own terms: https://asgi.readthedocs.io/en/latest/specs/main.html
 Scope = MutableMapping[str, Any]
@@ -123,8 +123,7 @@ class Gate:
             logger.info("request", extra={FIELDS: fields})
 
     def _count(self, call: Call, route: str, seconds: float) -> None:
-        if call.status in STATUSES:
-            self._requests(route, call.model, call.status).inc()
+        self._requests(route, call.model, call.status).inc()
         if route not in MODEL_ROUTES:
             return
         if call.status in REASONS:

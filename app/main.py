@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
 
 import uvicorn
@@ -96,7 +97,7 @@ async def _serve(settings: Settings, listener: socket.socket, crew: Crew) -> int
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
-        http=Protocol,
+        http=partial(Protocol, service.metrics.count_refused),  # type: ignore[arg-type]  # it makes one all the same
         log_config=None,
         access_log=False,
         server_header=False,

@@ -35,8 +35,9 @@ OTHER_ROUTES = (
     "/openapi.json",
     "/admin/reload",
 )
-OTHER_STATUSES = (200, 401, 404, 405, 409, 500, 503)
+OTHER_STATUSES = (200, 304, 401, 404, 405, 409, 500, 503)
 OTHER = "other"  # any path that is no route: clients must not be able to create series
+REFUSALS = (400, 408, 431)  # of what never becomes a request, and so has no path either
 CLIENT_GONE = 499  # nginx's number for a client that left before its answer
 STATUSES = (200, 400, 401, 404, 405, 408, 409, 413, 422, 429, CLIENT_GONE, 500, 503, 504)
 
@@ -235,6 +236,10 @@ class Metrics:
         for name, value in figures.items():
             self._drift[name].labels(model, task).set(value)
 
+    def count_refused(self, status: int) -> None:
+        """Count what was refused before it was a request: no HTTP, or a head too long or too late."""
+        self.requests.labels(OTHER, NO_MODEL, status).inc()
+
     def exposition(self) -> bytes:
         """Write the Prometheus text format, over all processes."""
         several = "PROMETHEUS_MULTIPROC_DIR" in os.environ
@@ -252,6 +257,8 @@ class Metrics:
         for route in (*OTHER_ROUTES, OTHER):
             for status in OTHER_STATUSES:
                 self.requests.labels(route, NO_MODEL, status)
+        for status in REFUSALS:
+            self.requests.labels(OTHER, NO_MODEL, status)
         for model in MODELS:
             for metric in (self.batch_rows, self.batch_tokens, self.batch_padding, self.queue_tokens, self.queue_age):
                 metric.labels(model)

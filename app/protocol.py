@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,9 +22,10 @@ class Protocol(HttpToolsProtocol):
     and the headers that may follow a chunked body. So both are bounded: the bytes, and the time until a head is there.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As uvicorn makes it."""
+    def __init__(self, count: Callable[[int], None], *args: Any, **kwargs: Any) -> None:
+        """As uvicorn makes it; `count` learns the status of each refusal, which no request's handler ever sees."""
         super().__init__(*args, **kwargs)
+        self._count = count
         self._in_head = True
         self._led_on = False
         self._kept = 0
@@ -48,7 +50,7 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         self._kept = 0 if self._led_on else self._kept + len(data)
         if self._kept > HEAD_BYTES:
-            self._refuse(b"431 Request Header Fields Too Large", f"the headers exceed {HEAD_BYTES} bytes")
+            self._refuse(431, b"Request Header Fields Too Large", f"the headers exceed {HEAD_BYTES} bytes")
 
     def on_message_begin(self) -> None:
         """A head begins, perhaps after a pause."""
@@ -73,7 +75,7 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
-        self._refuse(b"400 Bad Request", msg)
+        self._refuse(400, b"Bad Request", msg)
 
     def _await_head(self) -> None:
         if self._overdue is None:
@@ -86,12 +88,15 @@ class Protocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         if self._kept:
-            self._refuse(b"408 Request Timeout", f"the headers were not complete within {self.timeout_keep_alive} s")
+            self._refuse(408, b"Request Timeout", f"the headers were not complete within {self.timeout_keep_alive} s")
         else:  # a word could be taken for the answer to what is just being sent
             self.transport.close()
 
-    def _refuse(self, status: bytes, message: str) -> None:
+    def _refuse(self, status: int, reason: bytes, message: str) -> None:
+        if self.transport.is_closing():
+            return  # refused already, or left
+        self._count(status)
         body = error_body("not_http", message)
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close" % len(body)
-        self.transport.write(b"HTTP/1.1 %s\r\n%s\r\n\r\n%s" % (status, head, body))
+        self.transport.write(b"HTTP/1.1 %d %s\r\n%s\r\n\r\n%s" % (status, reason, head, body))
         self.transport.close()

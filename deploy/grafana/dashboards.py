@@ -229,12 +229,12 @@ ROWS = (
                 "Errors by status",
                 (
                     Query(
-                        'sum by (status) (rate(understudy_requests_total{status!="200"}[$__rate_interval]))',
+                        'sum by (status) (rate(understudy_requests_total{status=~"[45].."}[$__rate_interval]))',
                         "{{status}}",
                     ),
                 ),
                 unit="reqps",
-                note="Every answer other than 200, the clients' own mistakes included.",
+                note="The clients' own mistakes included, and what is no HTTP (400, 408, 431 of the route other).",
             ),
         ),
     ),

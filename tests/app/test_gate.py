@@ -69,6 +69,15 @@ def test_a_request_leaves_one_line_without_a_word_of_its_content(
     }
 
 
+@pytest.mark.parametrize(
+    ("status", "headers"), [(206, {"range": "bytes=0-1"}), (304, {}), (416, {"range": "bytes=99999999-"})]
+)
+def test_an_answer_of_any_status_is_counted(client: TestClient, status: int, headers: dict[str, str]) -> None:
+    kept = {"if-none-match": client.get("/").headers["etag"]}
+    assert client.get("/", headers=headers or kept).status_code == status
+    assert f'understudy_requests_total{{model="none",route="/",status="{status}"}} 1.0' in client.get("/metrics").text
+
+
 def test_a_bug_is_answered_with_500_and_logged_without_its_message(
     client: TestClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,8 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from http.client import HTTPResponse
 from select import select
 
@@ -88,22 +90,40 @@ def test_an_offer_of_http_2_is_passed_over_and_the_body_behind_it_read(service: 
             assert answer.read().startswith(b'{"model":"student"')
 
 
-@pytest.mark.parametrize(("sent", "answer"), [(b"", b""), (b"GET / HTTP/1.1\r\nhost:", b"HTTP/1.1 408 ")])
-def test_a_connection_without_a_complete_head_is_closed_after_a_while(sent: bytes, answer: bytes) -> None:
-    async def talk() -> bytes:
-        listener = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(Starlette(), http=Protocol, lifespan="off", timeout_keep_alive=1, log_config=None)
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve([listener]))
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
-        writer.write(sent)
+async def refusals(sent: bytes) -> list[int]:
+    """What is counted of a connection that sends this and nothing more; it has to be closed."""
+    counted: list[int] = []
+    http = partial(Protocol, counted.append)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(Starlette(), http=http, lifespan="off", timeout_keep_alive=1, log_config=None)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    writer.write(sent)
+    with suppress(ConnectionResetError):  # in place of the answer, where more had come than was read
         got = await asyncio.wait_for(reader.read(), 10)
-        writer.close()
-        server.should_exit = True
-        await serving
-        return got
+        assert got[:13] == (b"HTTP/1.1 %d " % counted[0] if counted else b"")
+    writer.close()
+    server.should_exit = True
+    await serving
+    return counted
 
-    assert asyncio.run(talk())[:13] == answer
+
+@pytest.mark.parametrize(("sent", "refused"), [(b"", []), (b"GET / HTTP/1.1\r\nhost:", [408])])
+def test_a_connection_without_a_complete_head_is_closed_after_a_while(sent: bytes, refused: list[int]) -> None:
+    assert asyncio.run(refusals(sent)) == refused
+
+
+def test_a_connection_is_refused_once() -> None:
+    assert asyncio.run(refusals(b"\x16" * 2 * HEAD_BYTES)) == [400]
+
+
+def test_refusals_are_counted_among_the_answers(service: Process) -> None:
+    talk(service, b"\x16\x03\x01 hello\r\n\r\n")
+    talk(service, b"GET /", *[b"x" * 10_000] * 50)
+    counted = service.call("GET", "/metrics")[1].decode()
+    for status, times in ((400, 1), (408, 0), (431, 1)):
+        assert f'understudy_requests_total{{model="none",route="other",status="{status}"}} {times}.0' in counted
 
 
 def test_what_is_no_http_is_refused_in_the_one_form(service: Process) -> None:
