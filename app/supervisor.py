@@ -223,14 +223,21 @@ class Supervisor:
                 self._models = models
             self._announce([newcomer], None if models == self._models else "the other workers serve other bundles")
         self._newcomers = {}
+        self._call_again()
 
     def _call_round(self) -> None:
-        if self._voters:
+        """Have those that serve load, once the round that is on has ended, and as soon as any serves."""
+        if self._voters or not self._serving():
             self._again = True
             return
         self._voters = self._serving()
         for worker in self._voters:
             self._tell(worker, ("load", None))
+
+    def _call_again(self) -> None:
+        if self._again:
+            self._again = False
+            self._call_round()
 
     def _count(self) -> None:
         """End the round once all have voted."""
@@ -244,9 +251,7 @@ class Supervisor:
             self._models = found.pop()
         self._announce(self._voters, refusals[0] if refusals else None)
         self._voters, self._votes = [], {}
-        if self._again:
-            self._again = False
-            self._call_round()
+        self._call_again()
         if not self._voters:
             self._welcome()
 

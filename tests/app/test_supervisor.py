@@ -182,6 +182,19 @@ def test_a_replacement_serves_nothing_that_the_others_refuse(start: Start, tmp_p
 
 
 @pytest.mark.slow
+def test_a_round_asked_for_while_no_worker_serves_takes_place_once_one_does(start: Start, tmp_path: Path) -> None:
+    write_encoder(tmp_path)
+    service = start(models_dir=tmp_path, workers=2).wait_until()
+    first = children(service)
+    for pid in first:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len({*children(service)} - {*first}) == 2)  # these import yet
+    service.popen.send_signal(signal.SIGHUP)
+    until(lambda: loads(service) > 4)  # two at the start, two by the replacements, then the round's
+    assert service.end()[0] == 0
+
+
+@pytest.mark.slow
 def test_a_bundle_that_cannot_be_served_ends_all_workers(start: Start, tmp_path: Path) -> None:
     code, error = start(models_dir=tmp_path, workers=2).ended()
     assert code == 1
