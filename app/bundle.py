@@ -221,8 +221,16 @@ def read_bundle(folder: Path) -> Bundle:
     Raises:
         BundleError: the folder or a file is missing, the manifest is not valid, or a checksum differs.
     """
+    manifest = read_manifest(folder)
+    for file, expected in manifest.files.items():
+        _verify(folder / file, expected)
+    return Bundle(folder, manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a bundle's manifest; raises BundleError when it is missing or not valid."""
     try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except FileNotFoundError as error:
         raise BundleError(f"{folder} is no bundle: it holds no {MANIFEST}") from error
     except OSError as error:
@@ -231,9 +239,6 @@ def read_bundle(folder: Path) -> Bundle:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "manifest"
         raise BundleError(f"{folder / MANIFEST} is not valid: {key}: {first['msg']}") from error
-    for file, expected in manifest.files.items():
-        _verify(folder / file, expected)
-    return Bundle(folder, manifest)
 
 
 def write_bundle(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.batcher import Limits
-from app.bundle import HEAD, MODEL, Bundle, BundleError, read_bundle
+from app.bundle import HEAD, MODEL, Bundle, BundleError, read_bundle, read_manifest
 from app.drift import Drift
 from app.engine import Engine, Task
 from app.errors import NotFoundError
@@ -109,7 +109,8 @@ def load_catalogue(models_dir: Path, limits: Limits, threads: int, metrics: Metr
 
     Raises:
         BundleError: the folder is missing, cannot be read or holds no bundle, a bundle cannot be served, two claim one
-            place, a head's base is not there, or student and teacher cannot be compared. No engine is left open.
+            place, a head's base is not there, student and teacher cannot be compared, or a bundle is replaced
+            meanwhile. No engine is left open.
     """
     bundles = _read_bundles(models_dir)
     _check_teacher(bundles)
@@ -122,6 +123,7 @@ def load_catalogue(models_dir: Path, limits: Limits, threads: int, metrics: Metr
         encoders = _by_role(engine for engine in engines if engine.manifest.kind == "encoder")
         heads = [bundle for bundle in bundles if bundle.manifest.kind != "encoder"]
         tasks = _by_task(Task(bundle, _engine_of(bundle, engines)) for bundle in heads)
+        _check_unchanged(bundles)
     except BaseException:
         for engine in engines:
             engine.close()
@@ -175,6 +177,13 @@ def _check_teacher(bundles: Iterable[Bundle]) -> None:
             "comparisons mean nothing",
             *(student.folder, own.approximates, teacher.folder, other.space),
         )
+
+
+def _check_unchanged(bundles: Iterable[Bundle]) -> None:
+    """Refuse a bundle whose graph and canary may be another's than its manifest, which was read before them."""
+    for bundle in bundles:
+        if read_manifest(bundle.folder) != bundle.manifest:
+            raise BundleError(f"{bundle.folder} was replaced while it was read; reload once all bundles are in place")
 
 
 def _by_role(engines: Iterable[Engine]) -> dict[str, Engine]:

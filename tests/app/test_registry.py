@@ -6,7 +6,8 @@ import pytest
 from bundles import rewrite, write_encoder, write_task
 
 from app.batcher import Limits
-from app.bundle import BundleError
+from app.bundle import Bundle, BundleError
+from app.engine import Engine
 from app.errors import NotFoundError
 from app.metrics import Metrics
 from app.registry import Catalogue, load_catalogue
@@ -80,6 +81,20 @@ def test_hidden_folders_and_files_are_passed_over(tmp_path: Path, load) -> None:
     (tmp_path / ".student.draft").mkdir()
     (tmp_path / "notes.txt").touch()
     assert list(load().encoders) == ["student"]
+
+
+def test_a_bundle_that_is_replaced_while_it_is_read_is_refused(
+    tmp_path: Path, load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_encoder(tmp_path, space="old")
+
+    def open_replaced(bundle: Bundle, *args: object) -> Engine:
+        write_encoder(tmp_path, space="new")
+        return Engine(bundle, *args)
+
+    monkeypatch.setattr("app.registry.Engine", open_replaced)
+    with pytest.raises(BundleError, match="student was replaced while it was read"):
+        load()
 
 
 def test_engines_stay_open_for_the_requests_that_hold_them(tmp_path: Path, load) -> None:
