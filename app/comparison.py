@@ -116,11 +116,13 @@ def _agree(ours: dict[str, Any], theirs: dict[str, Any]) -> bool | None:
 def _read_lines(file: Path) -> list[tuple[int, str]]:
     """Read the lines that are not blank, each with its number."""
     try:
-        lines = [(number, line) for number, line in enumerate(file.read_text("utf-8").splitlines(), 1) if line.strip()]
+        text = file.read_text("utf-8-sig")
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from error
+    # not splitlines(), to which a form feed or U+2028 within a sentence is an end as well
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise InputError(f"{file} holds no sentence")
     return lines

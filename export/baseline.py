@@ -51,6 +51,6 @@ def read_rows(file: Path) -> list[Texts]:
         BaselineError: the file cannot be read.
     """
     try:
-        return [tuple(line.split("\t")) for line in file.read_text("utf-8").splitlines() if line.strip()]
+        return [tuple(line.split("\t")) for line in file.read_text("utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise BaselineError(f"{file} cannot be read: {error}") from error

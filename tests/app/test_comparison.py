@@ -34,6 +34,13 @@ def test_a_file_of_sentences_becomes_a_table_with_both_times_and_the_speed_up(se
     assert speed_up.endswith(", both with 2 threads")
 
 
+def test_a_byte_order_mark_is_no_text_and_only_a_line_break_ends_a_line(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "sentences.txt"
+    file.write_bytes("\ufeffgood film\r\nthe cat\u2028sat\x85\x0c\x1cdown\n".encode())
+    rows = compare_file(settings, 1, file, None).split("\n")[1:3]
+    assert rows == ["1.000   good film", "1.000   the cat\u2028sat\x85\x0c\x1cdown"]
+
+
 def test_a_task_shows_both_labels(settings: Settings, lines: Path) -> None:
     head, first, *_, agreement, _, _, _ = compare_file(settings, 1, lines, "mood").splitlines()
     assert head.split() == ["student", "teacher", "input"]

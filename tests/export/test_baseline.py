@@ -65,3 +65,8 @@ def test_the_command_takes_a_file_of_ones_own_texts(small_bert: Path, tmp_path: 
 def test_pairs_have_a_tab_between(tmp_path: Path):
     (tmp_path / "pairs.tsv").write_text("a\tb\n")
     assert read_rows(tmp_path / "pairs.tsv") == [("a", "b")]
+
+
+def test_a_byte_order_mark_is_no_text_and_only_a_line_break_ends_a_line(tmp_path: Path):
+    (tmp_path / "texts.txt").write_bytes("\ufeffa\r\nb\u2028c\x85\x0c\x1cd\n".encode())
+    assert read_rows(tmp_path / "texts.txt") == [("a",), ("b\u2028c\x85\x0c\x1cd",)]
