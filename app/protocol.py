@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.errors import error_body
 
@@ -30,6 +30,7 @@ class Protocol(HttpToolsProtocol):
         self._led_on = False
         self._kept = 0
         self._overdue: asyncio.TimerHandle | None = None
+        self._open: list[RequestResponseCycle] = []  # several, if the client does not wait for each answer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wait for the first head."""
@@ -37,8 +38,11 @@ class Protocol(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Wait no more, and tell every request that is open; uvicorn tells the last alone."""
         self._wait_no_more()
+        for request in self._open:
+            request.disconnected = True
+            request.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -62,6 +66,7 @@ class Protocol(HttpToolsProtocol):
         self._in_head, self._led_on = False, True
         self._wait_no_more()
         super().on_headers_complete()
+        self._open = [request for request in (*self._open, self.cycle) if not request.response_complete]
 
     def on_body(self, body: bytes) -> None:
         """A part of a body has come."""

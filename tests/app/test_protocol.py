@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from processes import Process
 from starlette.applications import Starlette
+from waiting import until
 
 from app.protocol import HEAD_BYTES, Protocol
 
@@ -116,6 +117,20 @@ def test_a_connection_without_a_complete_head_is_closed_after_a_while(sent: byte
 
 def test_a_connection_is_refused_once() -> None:
     assert asyncio.run(refusals(b"\x16" * 2 * HEAD_BYTES)) == [400]
+
+
+def test_a_connection_that_is_lost_with_several_requests_open_is_no_bug(service: Process) -> None:
+    request = b"POST /encode HTTP/1.1\r\nhost: here\r\nauthorization: Bearer key\r\ncontent-length: %d\r\n\r\n" % len(
+        BODY
+    )
+    talk(service, (request + BODY) * 3 + b"\x16\x03\x01 hello\r\n\r\n")
+
+    def counted() -> bool:
+        series = service.call("GET", "/metrics")[1].decode().splitlines()
+        return any("requests_total{" in one and '"/encode"' in one and one.endswith(" 1.0") for one in series)
+
+    until(counted)
+    assert "this is a bug" not in service.logged()
 
 
 def test_refusals_are_counted_among_the_answers(service: Process) -> None:
