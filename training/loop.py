@@ -102,6 +102,9 @@ def fit(
         bfloat16: Autocast the forward pass, where the device computes in it.
         evaluate: Called after each epoch, on the weights that would ship.
         peers: The processes that train together; each batch is shared among them, and `model` is on their device.
+
+    Raises:
+        RunError: a gradient is not finite, or the checkpoint is of another version of this code.
     """
     steps = how.epochs * batches.per_epoch
     optimisers = optimisers_of(groups, how)
@@ -142,7 +145,11 @@ def fit(
                     loss = loss_of(mine) * (len(mine) / how.batch_rows)
                 loss.backward()  # type: ignore[no-untyped-call]
             summed, stop = peers.add_up(parameters, float(loss.detach()), float(asked_to_stop()))
-            nn.utils.clip_grad_norm_(parameters, how.clip)
+            if not nn.utils.clip_grad_norm_(parameters, how.clip).isfinite():
+                raise RunError(
+                    f"{run.folder}: the gradient of step {step + 1} is not finite, and its loss {summed:g}: lower the "
+                    "recipe's rates, and choose another folder with --into"
+                )
             for optimiser in optimisers:
                 optimiser.step()
                 optimiser.zero_grad()

@@ -94,6 +94,26 @@ def test_a_killed_run_that_resumes_equals_one_that_was_never_killed(tmp_path: Pa
     assert same(whole.state_dict(), resumed.state_dict())
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_step_that_would_spoil_the_weights_stops_the_run_and_is_not_saved(
+    broken: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("training.loop.SECONDS_BETWEEN_SAVES", -1)
+    run, network, steps = Run(tmp_path / "run"), model(), iter(range(100))
+
+    def spoil() -> None:
+        if next(steps) == 4:
+            with torch.no_grad():
+                network[0].weight[0, 0] = broken
+
+    with pytest.raises(RunError, match=r"gradient of step 5 is not finite.*lower the recipe's rates"):
+        train(network, run, spoil)
+    state = run.load()
+    assert state is not None
+    assert state["step"] == 4
+    assert all(weight.isfinite().all() for weight in run.weights().values())
+
+
 def test_metrics_of_a_resumed_run_name_every_step_once(tmp_path: Path):
     def kill() -> None:
         raise KilledError
