@@ -109,7 +109,7 @@ def finetune(
     run.save_dev(dev.plain())
     torch.manual_seed(recipe.seed)
     model = TaskModel(start.student, Head(task.texts, width, task.outputs, recipe.dropout)).to(peers.device)
-    read = read_apart(start.tokenizer, recipe.max_tokens)
+    read = read_apart(start.tokenizer, min(recipe.max_tokens, start.origin["max_tokens"]))
     rows = [*train.texts, *(teaching.unlabelled if teaching else ())]
     inputs = read(rows)
     scored = scoring(task, dev, read, run)

@@ -98,3 +98,12 @@ def test_only_a_student_encoder_can_be_started_from(small_student: Path, tmp_pat
     (tmp_path / "manifest.json").write_text(json.dumps({"name": "teacher", "training": {}}))
     with pytest.raises(RunError, match="no student that can be fine-tuned"):
         load_start(tmp_path)
+
+
+def test_a_task_is_learnt_and_scored_on_no_more_tokens_than_are_served(small_student: Path, tmp_path: Path):
+    start, run = load_start(small_student), Run(tmp_path / "mood")
+    beyond = "the film ran " * start.origin["max_tokens"]  # what tells the labels apart is cut off
+    films = Examples([(beyond + text,) for (text,) in FILMS.texts], FILMS.labels)
+    assert finetune(recipe(), MOOD, films, films, start, run)["accuracy"] == 0.5
+    answers = run.dev_answers()
+    assert np.array_equal(answers, np.broadcast_to(answers[0], answers.shape))
