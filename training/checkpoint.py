@@ -58,14 +58,19 @@ class Run:
         file = self.folder / "recipe.json"
         if file.is_file() and decisive(self.recipe()) != decisive(json.loads(text)):
             raise RunError(f"{self.folder} holds a run of another recipe: give another --into, or delete it")
-        digest, kept = _digest(rows), self.folder / "rows.sha256"
+        digest = _digest(rows)
         # runs of earlier versions kept none: theirs are taken to be the same
-        if kept.is_file() and kept.read_text() != digest:
+        if self.rows() not in (None, digest):
             changed = "holds a run on other rows, or of a model that has changed since"
             raise RunError(f"{self.folder} {changed}; choose another folder with --into or delete it")
         self._write("recipe.json", text)
         self._write("rows.sha256", digest)
         self._write("tokenizer.json", tokenizer.to_str())
+
+    def rows(self) -> str | None:
+        """Identify what is learnt and scored, and from whom; none in runs of earlier versions."""
+        kept = self.folder / "rows.sha256"
+        return kept.read_text() if kept.is_file() else None
 
     def save_facts(self, facts: Mapping[str, Any]) -> None:
         """Keep what export needs to know."""

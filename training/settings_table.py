@@ -70,7 +70,7 @@ class Setting:
         runs: Their folders' names, in the order of `seeds`.
         seeds: Theirs, ascending.
         figures: Metrics of the task's dev rows after the last epoch, by name; the first decides.
-        gain: Over the same task's setting before it; none for the first.
+        gain: Over the same task's setting before it; none for the first, or where a single row was scored.
     """
 
     task: str
@@ -188,9 +188,12 @@ def _of_one_task(runs: Sequence[Run]) -> list[Setting]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         alike = {name: value for name, value in run.recipe().items() if name != "seed"}
-        groups.setdefault(json.dumps([alike, run.facts()["rows"]], sort_keys=True), []).append(run)
+        # first weights are among what a run's rows tell apart, and from scratch the seed decides them
+        rows = run.facts()["rows"] if "scratch" in alike.get("from", {}) else run.rows()
+        groups.setdefault(json.dumps([alike, rows], sort_keys=True), []).append(run)
     folded = sorted(map(_Folded.of, groups.values()), key=lambda one: SETTINGS.index(one.row.setting))
-    gains = [None, *(one.over(above, truth) for above, one in pairwise(folded))]
+    # of a single row nothing can be drawn
+    gains = [None, *(one.over(above, truth) if len(truth) > 1 else None for above, one in pairwise(folded))]
     return [replace(one.row, gain=gain) for one, gain in zip(folded, gains, strict=True)]
 
 

@@ -77,16 +77,24 @@ def test_the_table_is_written_as_markdown_and_as_json(runs: Path):
     assert plain[0]["figures"]["accuracy"]["spread"] is None
 
 
-def answering(folder: Path, name: str, seed: int, answers: np.ndarray, **recipe: object) -> Run:
-    """A finished run that answered FILMS so."""
+def answering(
+    folder: Path,
+    name: str,
+    seed: int,
+    answers: np.ndarray,
+    learnt: str = "films",
+    dev: Examples = FILMS,
+    **recipe: object,
+) -> Run:
+    """A finished run that answered its dev rows so."""
     run = Run(folder / name)
     plain = {"seed": seed, "from": {}, "encoder_rate": 1, "optimisation": {"epochs": 1}, **recipe}
-    run.start(plain, Tokenizer(WordLevel()), [])
+    run.start(plain, Tokenizer(WordLevel()), [learnt])
     run.save_facts({"task": asdict(MOOD), "rows": 24})
-    run.save_dev(FILMS.plain())
+    run.save_dev(dev.plain())
     scores = np.eye(2, dtype=np.float32)[answers]
     run.save_dev_answers(scores)
-    run.log(step=1, epoch=1, **MOOD.score(FILMS.labels, scores))
+    run.log(step=1, epoch=1, **MOOD.score(dev.labels, scores))
     return run
 
 
@@ -115,6 +123,26 @@ def test_the_gain_over_the_row_above_is_paired_and_its_interval_is_of_the_rows(t
     assert last.value == pytest.approx(2 / 24)
     assert last.low <= last.value <= last.high
     assert str(Gain(0.0123, -0.01, 0.03)) == "+0.0123 (-0.0100 to +0.0300)"
+
+
+def test_runs_that_learnt_other_rows_are_no_seeds_of_one_setting(tmp_path: Path):
+    answers = FILMS.labels.astype(int)
+    one, other = answering(tmp_path, "clean", 1, answers), answering(tmp_path, "noisy", 2, 1 - answers, learnt="noise")
+    assert [row.runs for row in settings([one, other])] == [("clean",), ("noisy",)]
+    same = answering(tmp_path, "other", 1, 1 - answers, learnt="noise")
+    assert [row.seeds for row in settings([one, same])] == [(1,), (1,)]
+
+
+def test_students_from_scratch_are_seeds_of_one_setting_though_their_first_weights_differ(tmp_path: Path):
+    answers, scratch = FILMS.labels.astype(int), {"from": {"scratch": "bert"}}
+    runs = [answering(tmp_path, f"seed-{seed}", seed, answers, learnt=f"weights {seed}", **scratch) for seed in (1, 2)]
+    assert [row.seeds for row in settings(runs)] == [(1, 2)]
+
+
+def test_a_single_dev_row_gives_no_interval(tmp_path: Path):
+    row = FILMS.part(np.asarray([1]))
+    runs = [answering(tmp_path, name, 1, np.asarray([1]), dev=row, of=name) for name in ("one", "two")]
+    assert [found.gain for found in settings(runs)] == [None, None]
 
 
 def test_runs_with_other_dev_rows_or_without_answers_are_refused(tmp_path: Path):
