@@ -121,15 +121,22 @@ def load_teacher(source: str, max_tokens: int | None = None) -> Teacher:
 
     Raises:
         TeacherError: nothing there, not a BERT, weights other than the known ones or than its config describes, no
-            tokenizer, a pooling that is not supported.
+            tokenizer or one of more tokens than the weights have, a damaged file, a pooling that is not supported.
     """
     folder, name = _locate(source)
     bert = _load_bert(folder)
     weights_sha256 = _check_weights(folder, name)
     if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
         raise TeacherError(f"{folder} holds neither tokenizer.json nor vocab.txt")  # and the library would make one up
-    reader = AutoTokenizer.from_pretrained(folder)
+    try:
+        reader = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"{folder}: its tokenizer cannot be read: {error}") from error
     tokenizer: Tokenizer = reader.backend_tokenizer
+    if (last := max(tokenizer.get_vocab().values())) >= bert.config.vocab_size:
+        raise TeacherError(
+            f"{folder}: its tokenizer gives ids up to {last}, and its weights have {bert.config.vocab_size} rows"
+        )
     tokenizer.no_truncation()  # checkpoints ship with truncation and fixed padding set, which would cost every row
     tokenizer.no_padding()
     pooling, normalise, own_limit = _sentence_files(folder)
@@ -234,4 +241,7 @@ def _pooling(config: dict[str, Any], folder: Path) -> Pooling:
 
 
 def _read_json(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text()) if path.is_file() else default
+    try:
+        return json.loads(path.read_text()) if path.is_file() else default
+    except ValueError as error:
+        raise TeacherError(f"{path} is not JSON: {error}") from error

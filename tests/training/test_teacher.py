@@ -203,6 +203,25 @@ def test_a_model_of_another_family_is_refused(folder: Path):
         load_teacher(str(folder))
 
 
+def test_a_tokenizer_of_more_tokens_than_the_weights_have_is_refused(folder: Path):
+    file = folder / "tokenizer.json"
+    plain = json.loads(file.read_text())
+    plain["model"]["vocab"]["zebra"] = len(plain["model"]["vocab"])
+    file.write_text(json.dumps(plain))
+    with pytest.raises(TeacherError, match="gives ids up to 25, and its weights have 25 rows"):
+        load_teacher(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("modules.json", "modules.json is not JSON"), ("tokenizer.json", "its tokenizer cannot be read")],
+)
+def test_a_damaged_file_of_a_teacher_is_named(folder: Path, file: str, message: str):
+    (folder / file).write_text("[{")
+    with pytest.raises(TeacherError, match=message):
+        load_teacher(str(folder))
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path: Path):
     with pytest.raises(TeacherError, match="no BERT checkpoint"):
         load_teacher(str(tmp_path))
