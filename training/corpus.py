@@ -60,6 +60,8 @@ def read_corpus(corpus: Corpus, data: Path, seed: int) -> dict[str, int]:
     for number, source in enumerate(corpus.sources):
         rng = np.random.default_rng([seed, number])
         texts |= dict.fromkeys(sample_texts(read_lines(data / source.path, source.column), source, rng), source.repeats)
+    if not texts:
+        raise CorpusError("the recipe draws no sentence and no passage from any source")
     return texts
 
 

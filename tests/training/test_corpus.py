@@ -129,3 +129,9 @@ def test_equal_texts_of_several_files_are_kept_once_and_the_seed_decides(tmp_pat
     assert len(texts) == len(set(texts))
     assert texts == read_corpus(corpus, tmp_path, seed=1)
     assert texts != read_corpus(corpus, tmp_path, seed=2)
+
+
+def test_a_recipe_that_draws_nothing_is_refused(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    with pytest.raises(CorpusError, match="draws no sentence and no passage"):
+        read_corpus(Corpus((Source("a.txt", 0),)), tmp_path, seed=1)
