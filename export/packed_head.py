@@ -57,8 +57,9 @@ def pack_head(head: Head, task: Task, vectors: Vectors, labels: NDArray[np.float
     with in_file(graph) as file:
         session = HeadSession(file)
     unit = unit_of(task, labels)
-    # rounding does not shrink with the range of values that lie far from zero
-    allowed = PARITY_MAX_ABS * max(1.0, unit)
+    # rounding does not shrink with the range of values that lie far from zero: it is a few steps of their float32
+    steps = 0.0 if task.labels else 4 * float(np.spacing(np.abs(labels).max().astype(np.float32)))
+    allowed = PARITY_MAX_ABS * max(1.0, unit) + steps
     figures = {"head_parity_max_abs": _parity(scores, session, head.texts, vectors.shape[2], allowed)}
     return PackedHead(graph, activation, session, calibration, unit, figures)
 

@@ -5,7 +5,7 @@ import torch
 from export.graph import Scores, head_graph
 from export.packed_head import PackedHead, pack_head, unit_of
 from export.parity import PARITY_MAX_ABS
-from training.head import Head
+from training.head import Head, fit_head
 from training.task import Task
 
 ROWS, WIDTH = 400, 12
@@ -88,3 +88,16 @@ def test_the_scale_of_a_regression_is_folded_into_its_layer(vectors: np.ndarray)
     with torch.inference_mode():
         assert np.allclose(found.session.run(vectors), head(torch.from_numpy(vectors)), atol=1e-5)
     assert found.graph == head_graph(Scores(head.folded(), "none"), 1, WIDTH)
+
+
+@pytest.mark.parametrize("texts", [1, 2])
+@pytest.mark.parametrize(("mean", "spread"), [(20_000, 13), (1e6, 1000)])
+def test_values_far_from_zero_may_differ_by_what_float32_rounds(texts: int, mean: float, spread: float):
+    rng, wide = np.random.default_rng(0), 384
+    vectors = rng.standard_normal((300, texts, wide)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    values, task = mean + spread * rng.random(300), Task("values", texts, (), ("spearman",))
+    head = Head(texts, wide, 1)
+    fit_head(head, vectors, values, task)
+    found = pack_head(head, task, vectors, values)
+    assert found.figures["head_parity_max_abs"] < 0.001 * spread
