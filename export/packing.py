@@ -19,6 +19,7 @@ from export.packed_head import pack_head
 from export.parity import SENTENCES, say
 from export.slices import noisy_rows, score_slices
 from training.checkpoint import Run, RunError
+from training.glue import TASKS
 from training.head import Head
 from training.recipe import Int8
 from training.student import load_student
@@ -99,7 +100,8 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
         precision: `float32` or `int8`; without it a student is int8, a teacher float32. A head has its encoder's.
 
     Raises:
-        RunError: the run is not finished, holds no task, or holds a head on an encoder in another precision.
+        RunError: the run is not finished, holds no task, a task of one's own under the name of one of GLUE's, or a head
+            on an encoder in another precision.
         ParityError: a graph answers otherwise than PyTorch, or int8 costs more than it may.
         BundleError: the bundle that the frozen encoder belongs to is not beside `folder`.
     """
@@ -109,6 +111,11 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
     role = facts.get("role", "student")
     run.require_finished()
     task = task_from(facts["task"])
+    if task.name in TASKS and task != TASKS[task.name].task:
+        raise RunError(
+            f"{run.folder} has learnt a table of your own under the name of GLUE's {task.name}, whose licence and rows "
+            "its card would name: fine-tune it under another name"
+        )
     inputs: Inputs = "text" if task.texts == 1 else PAIRS[role]
     model = load_tuned_teacher(run.folder).model if role == "teacher" else _student_of_task(run)
     limits, tokenizer = Int8(**recipe.get("int8", {})), run.tokenizer().to_str().encode()

@@ -112,6 +112,15 @@ def test_a_task_is_exported_only_from_a_finished_run_of_one(student: Run, corpus
         export_task(run, tmp_path / "sst2")
 
 
+def test_a_table_of_ones_own_is_not_exported_as_a_task_of_glue(student: Run, tmp_path: Path):
+    own = Task("sst2", 1, ("negative", "positive"), ("accuracy", "macro_f1"))
+    rows = Examples([("good film",), ("bad film",)] * 10, np.asarray([1.0, 0.0] * 10))
+    run, how = Run(tmp_path / "sst2"), Optimisation(epochs=1, learning_rate=1e-2)
+    finetune(FinetuneRecipe("sst2", how, encoder_rate=0.0), own, rows, rows, load_start(student.folder), run)
+    with pytest.raises(RunError, match="a table of your own under the name of GLUE's sst2"):
+        export_task(run, tmp_path / "models" / "sst2")
+
+
 def test_a_student_is_exported_only_from_a_finished_run_of_one(student: Run, corpus: Path, tmp_path: Path):
     run = sst2(student.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=1.0)
     with pytest.raises(RunError, match=f"holds a task: `python -m export task --run {run.folder}`"):
