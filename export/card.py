@@ -78,7 +78,8 @@ def _how(manifest: Mapping[str, Any]) -> str:
             f"    python -m training distill --recipe training/recipes/{recipe['name']}.toml\n"
             f"    {_export(manifest)}\n\n"
             f"{made['rows']:,} distinct texts ({made['tokens']:,} tokens), {recipe['optimisation']['epochs']} passes, "
-            f"cosine loss to the teacher's vectors (Wu et al. 2020, arXiv 2004.03097). No task and no labels.\n\n"
+            f"{_losses(recipe)} loss to the teacher's vectors (Wu et al. 2020, arXiv 2004.03097). No task and no "
+            "labels.\n\n"
             f"| source | licence | sentences, at most | passages |\n| --- | --- | ---: | ---: |\n{sources}\n\n"
             "`weights.safetensors` holds the same weights in float16, for fine-tuning: "
             f"`python -m training finetune --from models/{manifest['name']} --task sst2`."
@@ -89,6 +90,10 @@ def _how(manifest: Mapping[str, Any]) -> str:
         f"    {_export(manifest)}\n\n"
         f"{made['rows']:,} training rows, {_training(recipe)}. {_rows(recipe)}"
     )
+
+
+def _losses(recipe: Mapping[str, Any]) -> str:
+    return " and ".join(name for name, weight in recipe.get("loss", {"cosine": 1.0}).items() if weight)
 
 
 def _training(recipe: Mapping[str, Any]) -> str:
@@ -111,7 +116,10 @@ def _export(manifest: Mapping[str, Any]) -> str:
     """Give the command that makes the bundle, and prints every figure on its card."""
     name, recipe = manifest["name"], manifest["training"].get("recipe")
     if recipe is None:
-        return "python -m export teacher"
+        source = manifest["training"]["source"]
+        own = f" --source {source}" if source != PACKAGE_NAME else ""
+        precision = f" --precision {manifest['precision']}" if manifest["precision"] != "float32" else ""
+        return f"python -m export teacher{own}{precision}"
     if manifest["kind"] == "encoder":
         return f"python -m export student --run runs/{recipe['name']} --bundle models/{name}"
     suffix = "-teacher" if manifest["role"] == "teacher" else ""

@@ -51,6 +51,21 @@ def test_an_encoders_card_gives_each_source_with_its_licence():
     assert "## Calibration" not in card
 
 
+def test_an_encoders_card_names_the_losses_that_it_was_trained_by():
+    loss = {"cosine": 0.0, "squared": 1.0, "similarity": 0.5}
+    recipe = ENCODER["training"]["recipe"] | {"loss": loss}
+    card = model_card(ENCODER | {"training": ENCODER["training"] | {"recipe": recipe}})
+    assert "2 passes, squared and similarity loss to the teacher's vectors" in card
+
+
+def test_a_teachers_card_gives_the_command_that_makes_it():
+    made = {"source": "small-bert", "weights_sha256": "0123"}
+    teacher = ENCODER | {"name": "teacher", "role": "teacher", "training": made}
+    assert "`python -m export teacher --source small-bert --precision int8`, from weights" in model_card(teacher)
+    published = teacher | {"precision": "float32", "training": made | {"source": "all-MiniLM-L6-v2"}}
+    assert "Printed by `python -m export teacher`." in model_card(published)
+
+
 @pytest.mark.parametrize("manifest", [ENCODER, TASK], ids=["encoder", "task"])
 def test_a_card_says_what_a_bundle_is_for_and_what_not(manifest: dict[str, object]):
     purpose = model_card(manifest).partition("## What it is for")[2].partition("##")[0]
