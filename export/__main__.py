@@ -84,6 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BaselineError, BundleError, ParityError, RunError, TeacherError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except OSError as error:  # a disk that is full or may not be written to
+        sys.stderr.write(f"error: {error}\n")
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write("stopped; no bundle was written, and one that was there is as it was\n")
         return 130

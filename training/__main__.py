@@ -338,6 +338,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EXPECTED as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except OSError as error:  # a disk that is full or may not be written to
+        sys.stderr.write(f"error: {error}\n")
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from the last checkpoint\n")
         return 130

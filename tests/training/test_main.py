@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -64,13 +66,26 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture):
         assert command in shown.split()
 
 
-def test_a_stopped_run_says_how_it_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_a_stopped_run_says_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("training.distillation.distil", stop)
     assert main(["distill"]) == 130
     assert "goes on from the last checkpoint" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture):
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("training.distillation.distil", fill)
+    assert main(["distill"]) == 2
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
 
 
 def test_a_table_of_ones_own_becomes_a_task(small_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
