@@ -61,7 +61,8 @@ def distill(options: argparse.Namespace) -> None:
     recipe = read_recipe(options.recipe, DistillRecipe)
     with join_peers(options.device) as peers:
         run = Run(options.into or Path("runs") / recipe.name, writes=peers.first)
-        show(distil(recipe, options.data, options.cache, run, peers), run)
+        with run.held():
+            show(distil(recipe, options.data, options.cache, run, peers), run)
 
 
 def finetune(options: argparse.Namespace) -> None:
@@ -81,7 +82,9 @@ def finetune(options: argparse.Namespace) -> None:
         start = from_scratch(start, recipe.seed)
     with join_peers(options.device) as peers:
         run = Run(options.into or Path("runs") / task.name, writes=peers.first)
-        show(fine(recipe, task, train, dev, start, run, peers, teaching(options, recipe.seed, task, train, dev)), run)
+        with run.held():
+            taught = teaching(options, recipe.seed, task, train, dev)
+            show(fine(recipe, task, train, dev, start, run, peers, taught), run)
 
 
 def recipe_of(task: str) -> Path:
@@ -132,7 +135,8 @@ def finetune_teacher(options: argparse.Namespace) -> None:
     task, train, dev = read_rows(options)
     with join_peers(options.device) as peers:
         run = Run(options.into or Path("runs") / f"{task.name}-teacher", writes=peers.first)
-        show(fine(recipe, task, train, dev, load_teacher(options.teacher), run, peers), run)
+        with run.held():
+            show(fine(recipe, task, train, dev, load_teacher(options.teacher), run, peers), run)
 
 
 def seeded(recipe: Seeded, options: argparse.Namespace) -> Seeded:

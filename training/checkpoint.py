@@ -1,5 +1,6 @@
 """Runs on disk: a folder with the recipe, the checkpoint, the tokenizer and the metrics of one training run."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -35,12 +36,27 @@ class Run:
     soft_targets.npz task distillation only: the teacher's logits so far, and a key of teacher and rows
     checkpoint.pt    the newest state, replaced as a whole
     metrics.jsonl    one JSON object per logged step
+    lock             held by the process that trains
 
     Of several processes that train together one alone `writes`; for the others every writing method does nothing.
     """
 
     folder: Path
     writes: bool = True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other process from training in the folder; raises RunError where one does."""
+        if not self.writes:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(f"another process is training in {self.folder}: give another --into") from error
+            yield
 
     def start(self, recipe: Mapping[str, Any], tokenizer: Tokenizer, rows: Iterable[Any]) -> None:
         """Make the folder, or go on in one whose recipe and rows decide the same training.

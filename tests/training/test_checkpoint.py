@@ -97,3 +97,14 @@ def test_a_run_whose_last_checkpoint_could_not_be_written_is_not_finished(tmp_pa
         run.require_finished()
     run.save({"step": 4, "model": {}, "average": None})
     run.require_finished()
+
+
+def test_two_processes_never_train_in_one_folder(tmp_path: Path):
+    run = Run(tmp_path / "run")
+    with run.held():
+        with pytest.raises(RunError, match=r"another process is training in .*run: give another --into"), run.held():
+            pass
+        with Run(tmp_path / "run", writes=False).held():  # a peer of the one that writes
+            pass
+    with run.held():
+        pass
