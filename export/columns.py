@@ -18,7 +18,7 @@ from training.checkpoint import Run, RunError
 from training.encoding import Encode, text_encoder
 from training.evaluation import Answer, TaskAnswers
 from training.finetuning import Start, load_start
-from training.recipe import DistillRecipe, recipe_from
+from training.recipe import DistillRecipe, as_dict, decisive, recipe_from
 from training.student import Student
 from training.task import TaskError
 from training.teacher import Teacher
@@ -105,6 +105,13 @@ def first_recipe(runs: Sequence[Path], bundles: Sequence[Path]) -> DistillRecipe
         RecipeError: the recipe, say of an older version, cannot be read.
     """
     return next((recipe_from(student.recipe, DistillRecipe) for student in _students(runs, bundles)), None)
+
+
+def of_another_corpus(recipe: DistillRecipe, runs: Sequence[Path], bundles: Sequence[Path]) -> list[Path]:
+    """Give the students that were not distilled from a recipe's corpus: they may have learnt what it holds out."""
+    corpus = decisive([as_dict(recipe.corpus), recipe.seed])
+    recipes = {student.folder: recipe_from(student.recipe, DistillRecipe) for student in _students(runs, bundles)}
+    return [folder for folder, own in recipes.items() if decisive([as_dict(own.corpus), own.seed]) != corpus]
 
 
 def columns(teacher: Teacher, runs: Sequence[Path], bundles: Sequence[Path]) -> Columns:

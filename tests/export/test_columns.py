@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from app.bundle import read_bundle
-from export.columns import TEACHER, bundle_encoder, columns, first_recipe, task_answers, weights_encoder
+from export.columns import (
+    TEACHER,
+    bundle_encoder,
+    columns,
+    first_recipe,
+    of_another_corpus,
+    task_answers,
+    weights_encoder,
+)
 from export.packing import export_student, export_task
 from tests.conftest import write_data
 from training.__main__ import main
@@ -230,3 +238,18 @@ def test_what_is_no_encoder_is_refused_in_words(models: Path, teacher: Teacher, 
         columns(teacher, [], [models / "mood"])
     with pytest.raises(RunError, match="no complete run"):
         columns(teacher, [tmp_path], [])
+
+
+def test_an_evaluation_says_which_students_may_have_learnt_what_it_calls_held_out(
+    small_student: Path, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    larger, data = tmp_path / "larger", write_data(tmp_path / "data")
+    shutil.copytree(small_student, larger)
+    recipe = json.loads((larger / "recipe.json").read_text())
+    recipe["corpus"]["sources"][0] |= {"sentences": 300, "licence": "CC0"}
+    (larger / "recipe.json").write_text(json.dumps(recipe))
+    first = first_recipe([small_student], [])
+    assert of_another_corpus(first, [small_student, larger], [models / "student"]) == [larger]
+    folders = ["--data", str(data), "--cache", str(tmp_path / "cache")]
+    assert main(["evaluate", "--run", str(small_student), str(larger), *folders]) == 0
+    assert "- larger: not distilled from this corpus, so may have learnt rows" in capsys.readouterr().out
