@@ -289,8 +289,8 @@ def held_out_texts(recipe: DistillRecipe, data: Path, cache: Path, teacher: Teac
     limit = min(teacher.max_tokens, recipe.corpus.max_tokens)
     files = [data / source.path for source in recipe.corpus.sources]
     facts = [decisive(as_dict(recipe.corpus)), recipe.seed, teacher.fingerprint, limit]
-    sizes = [file.stat().st_size if file.is_file() else None for file in files]
-    name = hashlib.sha256(json.dumps([facts, sizes]).encode()).hexdigest()[:16]
+    stamps = [(file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else None for file in files]
+    name = hashlib.sha256(json.dumps([facts, stamps]).encode()).hexdigest()[:16]
     kept = cache / "held_out" / f"{name}.json"
     if not kept.is_file():
         texts = list(read_corpus(recipe.corpus, data, recipe.seed))

@@ -1,7 +1,9 @@
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +197,19 @@ def test_held_out_rows_are_those_that_distillation_sets_aside_and_are_found_once
     assert tokenize(teacher.tokenizer, texts, 32) == [targets.tokens.row(row) for row in held_out]
     monkeypatch.setattr(module, "read_corpus", None)
     assert held_out_texts(recipe, corpus, tmp_path, teacher) == texts
+
+
+def test_a_corpus_that_was_written_anew_in_the_same_size_holds_out_its_own_rows(
+    teacher: Teacher, tmp_path: Path, recipe: DistillRecipe
+):
+    file, words = tmp_path / "lines.txt", ("cat", "dog")
+    corpus = Corpus((Source(file.name, 400),), max_tokens=32, held_out=10)
+    for word in words:
+        lines = [f"the {word} ran {'very ' * n}under the {word} tree" for n in range(20)]
+        file.write_text("\n".join(lines))
+        os.utime(file, ns=(0, words.index(word)))
+        held_out = held_out_texts(replace(recipe, corpus=corpus), tmp_path, tmp_path / "cache", teacher)
+        assert set(held_out) < set(lines)
 
 
 def test_a_teacher_reads_what_it_read_for_the_distillation_where_that_is_more_than_its_own_limit(
