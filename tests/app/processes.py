@@ -35,7 +35,7 @@ class Process:
         return self.call("POST", "/encode", {"sentences": sentences or ["good"]})[0]
 
     def wait_until(self, status: int = 200, path: str = "/health/ready") -> "Process":
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 120
         while time.monotonic() < limit:
             try:
                 if self.call("GET", path)[0] == status:
@@ -51,7 +51,7 @@ class Process:
 
     def ended(self) -> tuple[int, str]:
         """Wait for the end: the exit code and what stood on standard error."""
-        code = self.popen.wait(30)
+        code = self.popen.wait(60)
         self.log.seek(0)
         return code, self.log.read()
 

@@ -56,6 +56,16 @@ def test_an_address_without_end_is_refused(service: Process) -> None:
     assert talk(service, b"GET /", *[b"x" * 10_000] * 50).startswith(b"HTTP/1.1 431 ")
 
 
+@pytest.mark.parametrize("path", [b"/health/ready", b"/docs", b"/"])
+def test_head_is_answered_like_get_without_the_body(service: Process, path: bytes) -> None:
+    lines = b" %s HTTP/1.1\r\nhost: here\r\n%s\r\n"
+    answer = talk(service, b"HEAD" + lines % (path, b"") + b"GET" + lines % (path, b"connection: close\r\n"))
+    first, second, body = answer.split(b"\r\n\r\n", 2)
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert second.startswith(b"HTTP/1.1 200 ")
+    assert b"content-length: %d\r\n" % len(body) in first
+
+
 def test_large_headers_and_a_body_right_behind_them_are_taken(service: Process) -> None:
     request = b"POST /encode HTTP/1.1\r\nhost: here\r\nauthorization: Bearer key\r\n" + LINE * 30
     request += b"content-length: %d\r\n" % len(BODY)
