@@ -109,7 +109,7 @@ class Shadow:
         """Rows from one that is taken to the next: 1 / rate on average, geometrically distributed."""
         if not 0 < self._rate < 1:
             return 1
-        return 1 + int(math.log(1 - random.random()) / math.log(1 - self._rate))
+        return 1 + int(math.log(1 - random.random()) / math.log1p(-self._rate))
 
     def _take(self, sample: Sample) -> None:
         if self._is_busy():

@@ -15,7 +15,7 @@ Training takes several processes as well: torchrun --nproc-per-node 2 -m trainin
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -241,13 +241,24 @@ def show(figures: dict[str, float], run: Run) -> None:
     sys.stdout.write("".join(f"{name}: {value:.4f}\n" for name, value in figures.items()) + f"saved in {run.folder}\n")
 
 
+def whole(least: int) -> Callable[[str], int]:
+    """Read an option that is a whole number; argparse names the option in front of the error."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) < 2**63:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to 2^63 - 1")
+        return int(text)
+
+    return read
+
+
 def parser() -> argparse.ArgumentParser:
     """Describe the commands."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.splitlines()[0])
     shared = argparse.ArgumentParser(add_help=False)
     data = Path(os.environ.get("DATA_DIR", "data"))
     shared.add_argument("--data", type=Path, default=data, help="folder of corpus/ and glue/ (DATA_DIR, else data/)")
-    shared.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    shared.add_argument("--threads", type=whole(1), help="CPU threads (default: PyTorch's choice)")
     trained = argparse.ArgumentParser(add_help=False, parents=[shared])
     trained.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one"
@@ -267,7 +278,7 @@ def parser() -> argparse.ArgumentParser:
     rows.add_argument("--text", action="append", help="column of the text; give it twice for pairs")
     rows.add_argument("--label", help="column of the label (default: label)")
     rows.add_argument("--regression", action="store_true", help="the label is a number")
-    rows.add_argument("--seed", type=int, help="instead of the recipe's")
+    rows.add_argument("--seed", type=whole(0), help="instead of the recipe's")
 
     command = commands.add_parser("finetune", parents=[rows], help="fine-tune a student on a task")
     command.add_argument("--frozen", action="store_true", help="train only a head on the student's vectors: seconds")
@@ -294,9 +305,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="COLUMN",
         help="column of their text; give it twice for a table of pairs",
     )
-    command.add_argument("--transfer-rows", type=int, metavar="N", help="draw so many of them (default: all)")
+    command.add_argument("--transfer-rows", type=whole(1), metavar="N", help="draw so many of them (default: all)")
     command.add_argument(
-        "--augment", type=int, metavar="N", help="up to N variants of each training row for --teacher to answer"
+        "--augment", type=whole(1), metavar="N", help="up to N variants of each training row for --teacher to answer"
     )
     command.add_argument("--into", type=Path, help="folder of this run (default: runs/<task>)")
     command.set_defaults(command=finetune)
@@ -320,14 +331,16 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--static", action="store_true", help="also static models of the teacher, by model2vec")
     command.add_argument("--teacher", help="package, a folder, or a hub id (default: the first student's)")
     command.add_argument("--recipe", type=Path, help="names the corpus (default: the recipe of the first student)")
-    command.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="draws of probe rows (default: 1 2 3)")
+    command.add_argument(
+        "--seeds", type=whole(0), nargs="+", default=[1, 2, 3], help="draws of probe rows (default: 1 2 3)"
+    )
     command.add_argument("--cache", type=Path, default=Path(".cache"), help="folder for held-out rows, static models")
     command.add_argument("--into", type=Path, metavar="FOLDER", help="write Markdown, JSON and plots there as well")
     command.set_defaults(command=evaluate)
 
     command = commands.add_parser("data", parents=[shared], help="fetch data from a hub", epilog=LAYOUT)
     command.add_argument("what", choices=("glue", "corpus"), help=f"all nine tasks, or {CORPUS_FILE} from Wikipedia")
-    command.add_argument("--sentences", type=int, default=2_000_000, help="of the corpus (default: 2,000,000)")
+    command.add_argument("--sentences", type=whole(1), default=2_000_000, help="of the corpus (default: 2,000,000)")
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.set_defaults(command=fetch)
     return parser

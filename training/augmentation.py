@@ -63,12 +63,7 @@ def augment(
         mask: Hides a word from the teacher.
         tag: Gives parts of speech.
         known: Other rows to leave out.
-
-    Raises:
-        TaskError: no variant is asked for.
     """
-    if per_row < 1:
-        raise TaskError(f"--augment is {per_row}: expected at least 1")
     rng = random.Random(seed)
     texts = {text: take_apart(text, tag) for row in rows for text in row}
     unigrams: dict[str, list[str]] = defaultdict(list)

@@ -15,6 +15,7 @@ REMARKS = ("licence", "int8")
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Pooling = Literal["attention", "max", "mean", "embedding"]
@@ -134,7 +135,7 @@ class DistillRecipe:
     student: StudentShape
     optimisation: Optimisation
     loss: LossWeights = LossWeights()
-    seed: int = 1
+    seed: Seed = 1
     precision: Precision = "bfloat16"
     int8: Int8 = Int8()
 
@@ -171,7 +172,7 @@ class FinetuneRecipe:
     encoder_rate: Share = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     max_tokens: Annotated[int, Field(ge=3)] = 128
-    seed: int = 1
+    seed: Seed = 1
     precision: Precision = "bfloat16"
     distillation: SoftTargets = SoftTargets()
     licence: str | None = None
@@ -193,7 +194,7 @@ class TeacherTaskRecipe:
     pooling: Literal["own", "cls", "mean"] = "own"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     max_tokens: Annotated[int, Field(ge=5)] = 256
-    seed: int = 1
+    seed: Seed = 1
     precision: Precision = "bfloat16"
     int8: Int8 = Int8()
 

@@ -28,10 +28,8 @@ def transfer_rows(
         known: Training and dev rows.
 
     Raises:
-        CorpusError, TaskError: a file cannot be read, the columns do not fit the task, or no row is asked for or left.
+        CorpusError, TaskError: a file cannot be read, the columns do not fit the task, or no row is left.
     """
-    if limit is not None and limit < 1:
-        raise TaskError(f"--transfer-rows is {limit}: expected at least 1")
     if len(columns) > texts:
         raise TaskError("--transfer-text was given twice, and the task takes single texts")
     found = dict.fromkeys(chain.from_iterable(_rows(file, tuple(columns), texts) for file in files))

@@ -56,11 +56,6 @@ def test_what_does_not_fit_is_named(lines: Path, name: str, columns: tuple[str, 
         transfer_rows([lines.parent / name], columns, texts, None, 1, known=[])
 
 
-def test_no_row_at_all_cannot_be_asked_for(lines: Path):
-    with pytest.raises(TaskError, match="--transfer-rows is 0: expected at least 1"):
-        transfer_rows([lines], (), 1, 0, 1, known=[])
-
-
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(CorpusError, match=r"none.txt is missing"):
         transfer_rows([tmp_path / "none.txt"], (), 1, None, 1, known=[])
