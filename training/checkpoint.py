@@ -165,6 +165,11 @@ class Run:
         self.log(step=1, epoch=1, **figures)
         return figures
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return (self.folder / "checkpoint.pt").is_file()
+
     def load(self, *, mapped: bool = False) -> dict[str, Any] | None:
         """Load the checkpoint; none where the run has not saved one yet.
 

@@ -25,7 +25,7 @@ from training.peers import ALONE, Peers
 from training.recipe import FinetuneRecipe, RecipeError, SoftTargets, StudentShape, as_dict
 from training.soft_targets import Teaching, soft_targets
 from training.student import Student, build_student, load_student
-from training.task import Examples, Task, identity
+from training.task import Examples, Scores, Task, identity
 from training.task_model import (
     Figures,
     Inputs,
@@ -38,6 +38,8 @@ from training.task_model import (
     scoring,
 )
 from training.teacher import load_teacher
+
+ROWS_TO_START_ON = 10_000
 
 
 @dataclass(frozen=True)
@@ -109,16 +111,20 @@ def finetune(
     run.save_dev(dev.plain())
     torch.manual_seed(recipe.seed)
     model = TaskModel(start.student, Head(task.texts, width, task.outputs, recipe.dropout)).to(peers.device)
+    frozen = recipe.encoder_rate == 0
+    if not (frozen or task.labels):
+        model.head.scale_to(train.labels)
     read = read_apart(start.tokenizer, min(recipe.max_tokens, start.origin["max_tokens"]))
     rows = [*train.texts, *(teaching.unlabelled if teaching else ())]
     inputs = read(rows)
     scored = scoring(task, dev, read, run)
-    if recipe.encoder_rate == 0:
-        vectors = encode(model.encoder, [ids for row in inputs for ids in row]).reshape(len(train), task.texts, -1)
-        fit_head(model.head, vectors, train.labels, task)
+    if frozen:
+        _fit_head(model, inputs, train.labels, task)
         return run.finish(model.state_dict(), scored(model))
-    if not task.labels:
-        model.head.scale_to(train.labels)
+    if not run.begun:
+        if peers.first and (some := rows_to_start_on(task, train.labels, recipe.seed)) is not None:
+            _fit_head(model, [inputs[row] for row in some], train.labels[some], task)
+        peers.take_over(model.head.parameters())
     loss_of = labelled_loss(model, task, inputs, train.labels)
     if teaching:
         with peers.one_after_the_other():
@@ -129,6 +135,33 @@ def finetune(
     lengths = np.asarray([max(map(len, row)) for row in inputs], dtype=np.int64)
     rates = {"encoder": rate * recipe.encoder_rate, "head": rate}
     return fit_task(model, recipe, rates, lengths, loss_of, scored, run, peers)
+
+
+def rows_to_start_on(task: Task, labels: Scores, seed: int) -> Rows | None:
+    """Choose the rows to which the head is fitted before it and the encoder learn together.
+
+    A random head would first pull the encoder about, and with few rows never end it: probing, then fine-tuning (Kumar
+    et al. 2022, arXiv 2202.10054).
+
+    Args:
+        task: What is learnt.
+        labels: (rows), label numbers or values.
+        seed: Decides which.
+
+    Returns:
+        Numbers of at most ROWS_TO_START_ON rows and one more of each label, ascending; none where no row has a label
+        of the task's, so that there is nothing to fit.
+    """
+    some = np.random.default_rng(seed).permutation(len(labels))[:ROWS_TO_START_ON]
+    if not task.labels:
+        return np.sort(some)
+    found, first = np.unique(labels, return_index=True)
+    return np.union1d(some, first) if len(found) == len(task.labels) else None
+
+
+def _fit_head(model: TaskModel, inputs: Inputs, labels: Scores, task: Task) -> None:
+    vectors = encode(model.encoder, [ids for row in inputs for ids in row]).reshape(len(inputs), task.texts, -1)
+    fit_head(model.head, vectors, labels, task)
 
 
 def taught_loss(

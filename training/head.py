@@ -96,7 +96,7 @@ def fit_head(head: Head, vectors: NDArray[np.float32], labels: Scores, task: Tas
     Args:
         head: Filled in place.
         vectors: (rows, texts, width).
-        labels: (rows), label numbers or values.
+        labels: (rows), label numbers or values; of a head with a scale its layer learns them in that.
         task: Says which.
 
     Raises:
@@ -106,6 +106,9 @@ def fit_head(head: Head, vectors: NDArray[np.float32], labels: Scores, task: Tas
     if missing:
         raise TaskError(f"no training row of {task.name} has label {missing[0]!r}: add some, or leave out --frozen")
     inputs = features(torch.from_numpy(vectors)).numpy()  # (rows, features)
+    if head.scale is not None:
+        mean, spread = head.scale.cpu().numpy()
+        labels = (labels - mean) / spread
     if task.labels:
         model = _best(
             LogisticRegression(max_iter=2000),

@@ -6,7 +6,7 @@ One process is the case of a single peer; nothing else in the training code know
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -53,6 +53,11 @@ class Peers:
         sums = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         distributed.all_reduce(sums)
         return [float(number) for number in sums]
+
+    def take_over(self, parameters: Iterable[Tensor]) -> None:
+        """Have the first peer's values in all of them."""
+        for parameter in parameters if self.count > 1 else ():
+            distributed.broadcast(parameter.detach(), 0)
 
     @contextmanager
     def one_after_the_other(self) -> Iterator[None]:

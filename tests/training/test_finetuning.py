@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from training.checkpoint import Run, RunError
-from training.finetuning import finetune, load_start
+from training.finetuning import ROWS_TO_START_ON, finetune, load_start, rows_to_start_on
 from training.glue import TASKS, read_dev, read_train
 from training.recipe import FinetuneRecipe, Optimisation
 from training.task import Examples, Task, examples_from
@@ -107,3 +107,30 @@ def test_a_task_is_learnt_and_scored_on_no_more_tokens_than_are_served(small_stu
     assert finetune(recipe(), MOOD, films, films, start, run)["accuracy"] == 0.5
     answers = run.dev_answers()
     assert np.array_equal(answers, np.broadcast_to(answers[0], answers.shape))
+
+
+@pytest.mark.parametrize("task", [MOOD, Task("stars", 1, (), ("pearson",))])
+def test_a_head_is_fitted_before_it_and_the_encoder_learn_together(small_student: Path, tmp_path: Path, task: Task):
+    films = FILMS if task.labels else Examples(FILMS.texts, 100 + 5 * FILMS.labels)
+    still = Optimisation(epochs=1, learning_rate=1e-12)
+    started, frozen = Run(tmp_path / "started"), Run(tmp_path / "frozen")
+    for run, rate in ((started, 1.0), (frozen, 0.0)):
+        how = replace(recipe(rate), optimisation=still)
+        finetune(how, task, films, films, load_start(small_student), run)
+    unit = films.labels.std()
+    assert np.allclose(started.dev_answers() / unit, frozen.dev_answers() / unit, atol=1e-3)
+
+
+def test_a_label_of_which_no_row_is_learnt_leaves_the_head_as_it_is(small_student: Path, tmp_path: Path):
+    task = replace(MOOD, labels=("bad", "good", "unseen"))
+    assert finetune(recipe(), task, FILMS, FILMS, load_start(small_student), Run(tmp_path / "mood"))["accuracy"] > 0.9
+
+
+def test_a_head_starts_on_no_more_rows_than_tell_and_on_every_label():
+    labels = np.zeros(ROWS_TO_START_ON + 500)
+    labels[-3:] = 1, 1, 2
+    for seed in (1, 2, 3):
+        some = rows_to_start_on(replace(MOOD, labels=("a", "b", "c")), labels, seed)
+        assert set(labels[some]) == {0, 1, 2}
+        assert ROWS_TO_START_ON <= len(some) <= ROWS_TO_START_ON + 2
+    assert rows_to_start_on(replace(MOOD, labels=("a", "b", "c", "d")), labels, 1) is None
