@@ -81,10 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         options.command(options)
-    except (BaselineError, BundleError, ParityError, RunError, TeacherError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except OSError as error:  # a disk that is full or may not be written to
+    # OSError: a disk that is full or may not be written to
+    except (BaselineError, BundleError, ParityError, RunError, TeacherError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:

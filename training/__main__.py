@@ -51,6 +51,7 @@ EXPECTED = (
     RunError,
     DownloadError,
     PeersError,
+    OSError,  # a disk that is full or may not be written to
 )
 
 
@@ -356,9 +357,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.command(options)
     except EXPECTED as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except OSError as error:  # a disk that is full or may not be written to
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:

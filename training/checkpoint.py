@@ -176,9 +176,9 @@ class Run:
         Args:
             mapped: Read a tensor from the file no sooner than it is looked at.
         """
-        file = self.folder / "checkpoint.pt"
-        if not file.is_file():
+        if not self.begun:
             return None
+        file = self.folder / "checkpoint.pt"
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # torch raises whatever unpickling raised

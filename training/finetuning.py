@@ -149,8 +149,8 @@ def rows_to_start_on(task: Task, labels: Scores, seed: int) -> Rows | None:
         seed: Decides which.
 
     Returns:
-        Numbers of at most ROWS_TO_START_ON rows and one more of each label, ascending; none where no row has a label
-        of the task's, so that there is nothing to fit.
+        Numbers of at most ROWS_TO_START_ON rows and one more of each label, ascending; none where one of
+        the task's labels has no row, to which no head can be fitted.
     """
     some = np.random.default_rng(seed).permutation(len(labels))[:ROWS_TO_START_ON]
     if not task.labels:

@@ -121,7 +121,7 @@ def test_a_head_is_fitted_before_it_and_the_encoder_learn_together(small_student
     assert np.allclose(started.dev_answers() / unit, frozen.dev_answers() / unit, atol=1e-3)
 
 
-def test_a_label_of_which_no_row_is_learnt_leaves_the_head_as_it_is(small_student: Path, tmp_path: Path):
+def test_a_label_without_a_row_keeps_no_other_from_being_learnt(small_student: Path, tmp_path: Path):
     task = replace(MOOD, labels=("bad", "good", "unseen"))
     assert finetune(recipe(), task, FILMS, FILMS, load_start(small_student), Run(tmp_path / "mood"))["accuracy"] > 0.9
 
