@@ -99,7 +99,7 @@ def _open(folder: Path, checksum: str) -> EncoderSession:
     bundle = read_bundle(folder)
     if bundle.manifest.files[MODEL] != checksum:
         raise BundleError(f"{folder} is not what it was when it was loaded")
-    return EncoderSession(bundle.path(MODEL))
+    return EncoderSession(bundle.path(MODEL), bundle.embedding)
 
 
 def _give_way(at_work: threading.Event) -> None:

@@ -3,6 +3,7 @@
     manifest.json        what it is (Manifest, below)
     model.onnx           the encoder: `input_ids` int64 (rows, tokens), `lengths` int64 (rows)
                          -> `vectors` float32 (rows, dimensions)
+    embedding.npy        students only: the graph's table of token embeddings, int8 (vocabulary, embedding)
     tokenizer.json       the encoder's tokenizer (Rust `tokenizers` format)
     head.onnx            tasks only: `vectors` float32 (rows, texts, dimensions)
                          -> `scores` float32 (rows, labels), activation inside
@@ -10,23 +11,25 @@
     weights.safetensors  students only: float16 weights, for fine-tuning; never read in serving
     README.md            the model card
 
-An encoder bundle has the first two; a task bundle has a head, and either its own encoder or `base`, the space id of the
-encoder bundle that its head sits on.
+An encoder bundle has a graph and a tokenizer. A task bundle has a head, and either these of its own or a `base`: the
+space id of the encoder bundle beside it that it grew from, and that has what it lacks. That is the whole encoder of a
+task whose head alone was trained; of one with a graph of its own it is the table of embeddings and the tokenizer.
 """
 
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-MANIFEST, MODEL, HEAD = "manifest.json", "model.onnx", "head.onnx"
+MANIFEST, MODEL, HEAD, EMBEDDING = "manifest.json", "model.onnx", "head.onnx", "embedding.npy"
 TOKENIZER, CANARY, WEIGHTS, CARD = "tokenizer.json", "canary.json", "weights.safetensors", "README.md"
+ENCODER = {MODEL, EMBEDDING, TOKENIZER}
 
 Role = Literal["student", "teacher"]
 Inputs = Literal["text", "pair_apart", "pair_joined"]
@@ -115,7 +118,7 @@ class Manifest(BaseModel):
         labels: A classifier's labels in the order of its scores; empty for encoders and regressors.
         activation: What the head applies; `none` for regressors and encoders.
         space: Hash over all that decides a vector: graph or weights, tokenizer, pooling, normalisation, precision.
-        base: For a head without an encoder of its own: the space it was trained in.
+        base: For a task that takes from another bundle what it lacks: the space of that.
         approximates: For a student: the space of its teacher.
         canary_tolerance: Largest difference to canary.json at load: 1 - cosine for vectors, absolute for scores.
         files: sha256 of every other file.
@@ -155,12 +158,14 @@ class Manifest(BaseModel):
         if outside := [file for file in self.files if Path(file).name != file or file.startswith(".")]:
             raise ValueError(f"files are named without folders, unlike {outside[0]!r}")
         encoder = {MODEL, TOKENIZER} <= self.files.keys()
-        if self.kind == "encoder" and (not encoder or HEAD in self.files):
-            raise ValueError(f"an encoder bundle lists {MODEL} and {TOKENIZER}, and no {HEAD}")
+        if self.kind == "encoder" and (not encoder or self.base or HEAD in self.files):
+            raise ValueError(f"an encoder bundle lists {MODEL} and {TOKENIZER}, no {HEAD}, and names no base")
         if self.kind != "encoder" and HEAD not in self.files:
             raise ValueError(f"a task bundle lists {HEAD}")
-        if self.kind != "encoder" and encoder == (self.base is not None):
-            raise ValueError(f"a task bundle has either {MODEL} and {TOKENIZER} of its own or a base")
+        if self.kind != "encoder" and not (encoder or self.base):
+            raise ValueError(f"a task bundle has {MODEL} and {TOKENIZER} of its own, or a base")
+        if self.base and not self.files.keys().isdisjoint({TOKENIZER, EMBEDDING}):
+            raise ValueError(f"a task bundle with a base takes {TOKENIZER} and {EMBEDDING} from it")
         if (self.kind == "classifier") != (len(self.labels) >= 2):
             raise ValueError("a classifier names at least two labels, and nothing else names any")
         if CANARY not in self.files:
@@ -189,19 +194,51 @@ class Canary:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files are all there and unchanged."""
+    """A bundle whose files are all there and unchanged.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: What it is.
+        base: The bundle that its manifest names so; none where there is no such bundle beside it.
+    """
 
     folder: Path
     manifest: Manifest
+    base: "Bundle | None" = None
 
     @property
     def has_encoder(self) -> bool:
-        """Whether the bundle brings its own encoder."""
+        """Whether the bundle brings a graph of its own."""
         return MODEL in self.manifest.files
 
+    @property
+    def embedding(self) -> Path | None:
+        """Locate the table that the encoder's graph takes; none where the graph holds it.
+
+        Raises:
+            BundleError: as `path`.
+        """
+        holder = self._holder(MODEL)
+        beside = holder.manifest.base is not None or EMBEDDING in holder.manifest.files
+        return holder.path(EMBEDDING) if beside else None
+
     def path(self, file: str) -> Path:
-        """Locate one of the bundle's files."""
-        return self.folder / file
+        """Locate one of the bundle's files, or one of its encoder's, which may be the base's.
+
+        Raises:
+            BundleError: the base is not there.
+        """
+        return self._holder(file).folder / file
+
+    def _holder(self, file: str) -> "Bundle":
+        if file in self.manifest.files or file not in ENCODER or self.manifest.base is None:
+            return self
+        if self.base is None:
+            raise BundleError(
+                f"{self.folder} needs the encoder of space {self.manifest.base}, and no bundle beside it has it: "
+                "make the task again, from the student that is there now"
+            )
+        return self.base
 
     def canary(self) -> Canary:
         """Read the canary; raises BundleError when it cannot be read or has another form than Canary."""
@@ -216,15 +253,39 @@ class Bundle:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Read a bundle and verify the checksum of every file.
+    """Read a bundle and its base, and verify the checksum of every file.
 
     Raises:
-        BundleError: the folder or a file is missing, the manifest is not valid, or a checksum differs.
+        BundleError: the folder or a file is missing, a manifest is not valid, or a checksum differs.
     """
-    manifest = read_manifest(folder)
-    for file, expected in manifest.files.items():
-        _verify(folder / file, expected)
-    return Bundle(folder, manifest)
+    bundle = _read(folder)
+    if bundle.manifest.base is None:
+        return bundle
+    return replace(bundle, base=find_encoder(folder.parent, bundle.manifest.base))
+
+
+def read_bundles(folders: Iterable[Path]) -> list[Bundle]:
+    """Read bundles that lie beside one another, each once.
+
+    Raises:
+        BundleError: as `read_bundle`.
+    """
+    bundles = list(map(_read, folders))
+    bases = {bundle.manifest.space: bundle for bundle in reversed(bundles) if bundle.manifest.kind == "encoder"}
+    return [replace(one, base=bases.get(one.manifest.base)) if one.manifest.base else one for one in bundles]
+
+
+def find_encoder(models_dir: Path, space: str) -> Bundle | None:
+    """Find the bundle of an encoder by its space; none where no bundle in the folder has it.
+
+    Raises:
+        BundleError: it, or a bundle before it, cannot be read.
+    """
+    for file in sorted(models_dir.glob(f"[!.]*/{MANIFEST}")):
+        manifest = read_manifest(file.parent)
+        if manifest.kind == "encoder" and manifest.space == space:
+            return _read(file.parent)
+    return None
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -274,6 +335,13 @@ def space_id(*parts: bytes) -> str:
     """Identify a vector space by all that decides its vectors, such as graph and tokenizer: 16 hex digits."""
     digests = b"".join(hashlib.sha256(part).digest() for part in parts)
     return hashlib.sha256(digests).hexdigest()[:16]
+
+
+def _read(folder: Path) -> Bundle:
+    manifest = read_manifest(folder)
+    for file, expected in manifest.files.items():
+        _verify(folder / file, expected)
+    return Bundle(folder, manifest)
 
 
 def _verify(file: Path, expected: str) -> None:

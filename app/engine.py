@@ -95,7 +95,7 @@ class Engine:
         self.manifest = bundle.manifest
         self.threads = threads
         self._tokenizer = Tokenizer(bundle.path(TOKENIZER), self.manifest.max_tokens)
-        self._session = EncoderSession(bundle.path(MODEL))
+        self._session = EncoderSession(bundle.path(MODEL), bundle.embedding)
         if self.manifest.kind == "encoder":
             check_canary(bundle, lambda texts: self.encode_now([texts])[0])
         self._batcher = Batcher(

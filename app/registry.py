@@ -2,13 +2,13 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.batcher import Limits
-from app.bundle import HEAD, MODEL, Bundle, BundleError, read_bundle, read_manifest
+from app.bundle import HEAD, MODEL, Bundle, BundleError, read_bundles, read_manifest
 from app.drift import Drift
 from app.engine import Engine, Task
 from app.errors import NotFoundError
@@ -122,7 +122,8 @@ def load_catalogue(models_dir: Path, limits: Limits, threads: int, metrics: Metr
                 logger.info("loaded %s", bundle.folder)
         encoders = _by_role(engine for engine in engines if engine.manifest.kind == "encoder")
         heads = [bundle for bundle in bundles if bundle.manifest.kind != "encoder"]
-        tasks = _by_task(Task(bundle, _engine_of(bundle, engines)) for bundle in heads)
+        by_graph = {engine.bundle.path(MODEL): engine for engine in engines}
+        tasks = _by_task(Task(bundle, by_graph[bundle.path(MODEL)]) for bundle in heads)
         _check_unchanged(bundles)
     except BaseException:
         for engine in engines:
@@ -147,16 +148,7 @@ def _read_bundles(models_dir: Path) -> list[Bundle]:
     folders = sorted(folder for folder in found if not folder.name.startswith("."))
     if not folders:
         raise BundleError(f"{models_dir} holds no bundle; {BUILD_ENCODER['student']} builds one")
-    return [read_bundle(folder) for folder in folders]
-
-
-def _engine_of(bundle: Bundle, engines: Sequence[Engine]) -> Engine:
-    base = bundle.manifest.base
-    for engine in engines:
-        is_base = engine.manifest.kind == "encoder" and engine.manifest.space == base
-        if engine.bundle is bundle or is_base:
-            return engine
-    raise BundleError(f"{bundle.folder} needs the encoder of space {base}, and no bundle here has it")
+    return read_bundles(folders)
 
 
 def _check_teacher(bundles: Iterable[Bundle]) -> None:

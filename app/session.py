@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from app.bundle import BundleError
 
 Vectors = NDArray[np.float32]
+EMBEDDING_NAME = "embedding.weight_quantized"  # in the graph, of the table that lies beside it
 
 
 class NonFiniteError(RuntimeError):
@@ -20,9 +21,18 @@ class NonFiniteError(RuntimeError):
 class EncoderSession:
     """An encoder graph. Several threads may call `run` at once: each call uses its own thread's core."""
 
-    def __init__(self, file: Path) -> None:
-        """Load `file`; raises BundleError when ONNX Runtime refuses it or its inputs are not an encoder's."""
-        self._session = _open(file, ["input_ids", "lengths"])
+    def __init__(self, file: Path, embedding: Path | None = None) -> None:
+        """Load a graph.
+
+        Args:
+            file: The graph.
+            embedding: The table that it names EMBEDDING and does not hold. It is copied: to replace the file touches no
+                session.
+
+        Raises:
+            BundleError: a file cannot be read, or ONNX Runtime refuses it, or the inputs are not an encoder's.
+        """
+        self._session = _open(file, ["input_ids", "lengths"], _table(embedding) if embedding else None)
 
     def run(self, rows: Sequence[Sequence[int]]) -> Vectors:
         """Encode rows of token ids: float32 (rows, dimensions).
@@ -56,13 +66,22 @@ class HeadSession:
         return _run(self._session, {"vectors": vectors})
 
 
-def _open(file: Path, inputs: list[str]) -> onnxruntime.InferenceSession:
+def _table(file: Path) -> onnxruntime.OrtValue:
+    try:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(np.load(file, allow_pickle=False))
+    except Exception as error:  # numpy and ONNX Runtime raise whatever the file leads them to
+        raise BundleError(f"{file} is not a table of embeddings: {error}") from error
+
+
+def _open(file: Path, inputs: list[str], embedding: onnxruntime.OrtValue | None = None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # parallelism comes from worker threads, one batch each
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # it keeps a plan per shape, and shapes never repeat
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if embedding is not None:
+        options.add_external_initializers([EMBEDDING_NAME], [embedding])
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the library has no common base class for its errors

@@ -142,7 +142,8 @@ def _asking(server: Running, model: str) -> Running:
 
 
 def _encoder(folder: Path) -> Encode:
-    session = EncoderSession(read_bundle(folder).path(MODEL))
+    bundle = read_bundle(folder)
+    session = EncoderSession(bundle.path(MODEL), bundle.embedding)
     return lambda batch: session.run(batch.rows)
 
 

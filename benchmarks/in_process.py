@@ -48,7 +48,7 @@ def contenders(models: Path, cache: Path) -> dict[str, Encode]:
         return _encoder(file)
 
     return {
-        STUDENT: _encoder(student.path(MODEL)),
+        STUDENT: _encoder(student.path(MODEL), student.embedding),
         "student float32": kept(student.manifest.space, lambda: _student(student.folder)),
         "teacher int8": kept(teacher.manifest.space, lambda: quantise(teacher.path(MODEL).read_bytes())),
         TEACHER: _encoder(teacher.path(MODEL)),
@@ -124,8 +124,8 @@ def table(models: Path, cache: Path, sentences: Sequence[str]) -> Table:
     )
 
 
-def _encoder(file: Path) -> Encode:
-    session = EncoderSession(file)
+def _encoder(file: Path, embedding: Path | None = None) -> Encode:
+    session = EncoderSession(file, embedding)
     return lambda batch: session.run(batch.rows)
 
 

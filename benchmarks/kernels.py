@@ -25,7 +25,7 @@ def main() -> int:
         bundle = read_bundle(options.bundle)
         if bundle.manifest.kind != "encoder":
             raise BundleError(f"{bundle.folder} is a {bundle.manifest.kind}; its canary holds scores and no vectors")
-        session, canary = EncoderSession(bundle.path(MODEL)), bundle.canary()
+        session, canary = EncoderSession(bundle.path(MODEL), bundle.embedding), bundle.canary()
     except BundleError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

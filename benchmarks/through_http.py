@@ -129,7 +129,7 @@ def in_process(models: Path, connections: int, requests: Sequence[Sequence[str]]
     """Encode the same requests without a server: tokenised, sorted by length, in batches as the service makes them."""
     bundle = read_bundle(models / "student")
     tokenizer = Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens)
-    session = EncoderSession(bundle.path(MODEL))
+    session = EncoderSession(bundle.path(MODEL), bundle.embedding)
     threads = min(connections, usable_cores())
 
     def encode(sentences: Sequence[str]) -> None:

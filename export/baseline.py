@@ -8,7 +8,6 @@ from app.drift import RowCounter, baseline_of
 from app.session import EncoderSession, HeadSession
 from app.tokenizer import Tokenizer
 from export.judgement import encoder_inputs
-from export.packed_encoder import find_bundle
 from export.parity import say, served
 
 
@@ -27,10 +26,9 @@ def add_baseline(bundle: Bundle, rows: Sequence[Texts]) -> Bundle:
     wanted = 1 if manifest.inputs == "text" else 2
     if not rows or any(len(texts) != wanted for texts in rows):
         raise BaselineError(f"{bundle.folder}: a baseline needs rows of {wanted} texts each")
-    encoder = bundle if bundle.has_encoder else find_bundle(bundle.folder.parent, manifest.space)
-    reader = Tokenizer(encoder.path(TOKENIZER), manifest.max_tokens)
+    reader = Tokenizer(bundle.path(TOKENIZER), manifest.max_tokens)
     inputs = [(one,) if isinstance(one, str) else one for row in rows for one in encoder_inputs(manifest.inputs, row)]
-    vectors = served(reader, EncoderSession(encoder.path(MODEL)))(inputs)  # (inputs, dimensions)
+    vectors = served(reader, EncoderSession(bundle.path(MODEL), bundle.embedding))(inputs)  # (inputs, dimensions)
     scores = (
         HeadSession(bundle.path(HEAD)).run(vectors.reshape(len(rows), -1, manifest.dimensions))
         if manifest.labels

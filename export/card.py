@@ -88,7 +88,7 @@ def _how(manifest: Mapping[str, Any]) -> str:
     return (
         f"    python -m training {command} --task {recipe['task']}{_options(recipe)}\n"
         f"    {_export(manifest)}\n\n"
-        f"{made['rows']:,} training rows, {_training(recipe)}. {_rows(recipe)}"
+        f"{made['rows']:,} training rows, {_training(recipe)}. {_rows(manifest)}"
     )
 
 
@@ -126,11 +126,14 @@ def _export(manifest: Mapping[str, Any]) -> str:
     return f"python -m export task --run runs/{recipe['task']}{suffix} --bundle models/{name}{suffix}"
 
 
-def _rows(recipe: Mapping[str, Any]) -> str:
+def _rows(manifest: Mapping[str, Any]) -> str:
     """Say whose the training rows are, and where it is written what the encoder had read before."""
+    recipe = manifest["training"]["recipe"]
     start = recipe.get("from", {}).get("bundle")
     began = "is" if _is_head(recipe) else "began as"
-    before = f" The encoder {began} that of models/{start}: its card names what that was trained on." if start else ""
+    shared = ", whose table of token embeddings it shares" if manifest.get("base") and began != "is" else ""
+    known = "its card names what that was trained on"
+    before = f" The encoder {began} that of models/{start}{shared}: {known}." if start else ""
     licence = recipe.get("licence") or "not stated"
     if recipe["task"] not in TASKS:
         return f"The rows are a table of one's own; its licence: {licence}.{before}"

@@ -1,13 +1,14 @@
 """The encoders that an evaluation sets side by side: a teacher, runs, and bundles through the very parts that serve."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from app.bundle import HEAD, MANIFEST, MODEL, TOKENIZER, WEIGHTS, Bundle, BundleError, Texts, read_bundle
+from app.bundle import HEAD, MANIFEST, MODEL, TOKENIZER, WEIGHTS, Bundle, BundleError, Texts, read_bundle, read_bundles
 from app.session import EncoderSession, HeadSession, Vectors
 from app.tokenizer import Tokenizer
 from export.judgement import row_vectors
@@ -141,22 +142,21 @@ def weights_encoder(folder: Path) -> Encode:
 
 
 def bundle_encoder(bundle: Bundle) -> PackedEncode:
-    """Encode texts, or joined pairs, with a bundle's own graph and tokenizer; raises RunError where it has none."""
-    if not bundle.has_encoder:
-        raise RunError(f"{bundle.folder} holds a head without an encoder, and so gives no vectors")
-    return served(Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens), EncoderSession(bundle.path(MODEL)))
+    """Encode texts, or joined pairs, with a bundle's encoder; raises BundleError where its base is not there."""
+    tokenizer = Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens)
+    return served(tokenizer, EncoderSession(bundle.path(MODEL), bundle.embedding))
 
 
 def task_answers(models: Path) -> dict[str, TaskAnswers]:
     """Give the answers of every student's task bundle in a folder, by name.
 
-    A head whose encoder is not in the folder raises TaskError when it is asked.
+    A bundle whose base is not in the folder raises TaskError when it is asked.
 
     Raises:
         RunError: a bundle is damaged, or two are of one task.
     """
-    bundles = [_read(file.parent) for file in sorted(models.glob(f"[!.]*/{MANIFEST}"))]
-    encoders = {bundle.manifest.space: bundle for bundle in bundles if bundle.has_encoder}
+    with _bundle_errors():
+        bundles = read_bundles(file.parent for file in sorted(models.glob(f"[!.]*/{MANIFEST}")))
     tasks: dict[str, Bundle] = {}
     for bundle in bundles:
         if bundle.manifest.kind != "encoder" and bundle.manifest.role == "student":
@@ -167,7 +167,7 @@ def task_answers(models: Path) -> dict[str, TaskAnswers]:
         name: TaskAnswers(
             1 if bundle.manifest.inputs == "text" else 2,
             bundle.manifest.labels,
-            _answer(bundle, encoders.get(bundle.manifest.base or bundle.manifest.space)),
+            _answer(bundle),
         )
         for name, bundle in tasks.items()
     }
@@ -195,9 +195,12 @@ def _of_run(folder: Path) -> _Source:
 
 def _of_bundle(folder: Path) -> _Source:
     bundle = _read(folder)
+    if not bundle.has_encoder:
+        raise RunError(f"{folder} holds a head without an encoder, and so gives no vectors")
     start = load_start(folder) if bundle.path(WEIGHTS).is_file() else None
     encoders: dict[str, Encode] = {"float32": _in_float32(start)} if start else {}
-    encoders[bundle.manifest.precision] = bundle_encoder(bundle)
+    with _bundle_errors():
+        encoders[bundle.manifest.precision] = bundle_encoder(bundle)
     return _Source(folder, bundle.manifest.name, start.student if start else None, encoders, is_bundle=True)
 
 
@@ -217,28 +220,25 @@ def _names(sources: Sequence[_Source]) -> dict[Path, str]:
 
 
 def _read(folder: Path) -> Bundle:
-    try:
+    with _bundle_errors():
         return read_bundle(folder)
+
+
+@contextmanager
+def _bundle_errors() -> Iterator[None]:
+    """Raise RunError for BundleError: the trainer's command line knows no other."""
+    try:
+        yield
     except BundleError as error:
-        raise RunError(str(error)) from error  # the trainer's command line knows no other
+        raise RunError(str(error)) from error
 
 
-def _answer(bundle: Bundle, encoder: Bundle | None) -> Answer:
-    if encoder is None:
-        return _without_encoder(bundle)
-    encode, head = bundle_encoder(encoder), HeadSession(bundle.path(HEAD))
-
+def _answer(bundle: Bundle) -> Answer:
     def answer(rows: Sequence[Texts]) -> Vectors:
+        try:
+            encode, head = bundle_encoder(bundle), HeadSession(bundle.path(HEAD))
+        except BundleError as error:
+            raise TaskError(str(error)) from error
         return head.run(row_vectors(bundle.manifest.inputs, encode, rows))
 
     return answer
-
-
-def _without_encoder(bundle: Bundle) -> Answer:
-    def refuse(_rows: Sequence[Texts]) -> Vectors:
-        raise TaskError(
-            f"{bundle.folder} is a head on space {bundle.manifest.base}, and no bundle beside it has that encoder: "
-            "fine-tune and export the task again, from the student that is there now"
-        )
-
-    return refuse

@@ -9,12 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
+from onnx.external_data_helper import set_external_data
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor, nn
 
+from app.bundle import EMBEDDING
+from app.session import EMBEDDING_NAME
 from training.student import Student
 
 OPSET = 17
@@ -23,6 +28,8 @@ EXAMPLE_LENGTHS = (7, 5, 2)
 EXAMPLE_TOKEN = 1
 INITIAL_STATES = 5  # the place of the first of them among an LSTM's inputs
 ROWS_AND_TOKENS = {"input_ids": {0: "rows", 1: "tokens"}, "lengths": {0: "rows"}, "vectors": {0: "rows"}}
+
+TABLE = (EMBEDDING_NAME, "embedding.weight_scale", "embedding.weight_zero_point")  # as the quantiser names them
 
 # Only the TorchScript exporter gives an LSTM its lengths. It warns of its age, and of branches that tracing fixes and
 # of batch sizes, which the parity check on many shapes covers.
@@ -104,6 +111,42 @@ def quantise(graph: bytes) -> bytes:
             nodes_to_exclude=[node.name for node in model.graph.node if single.intersection(node.input)],
         )
         return _canonical(target.read_bytes())
+
+
+def split(graph: bytes) -> tuple[bytes, bytes]:
+    """Take the table of embeddings out of a student's int8 graph, for several graphs to share.
+
+    Returns:
+        The rest, which has the table as external data (ONNX's word) in a file EMBEDDING beside it; and that file.
+    """
+    model = onnx.load_model_from_string(graph)
+    (table,) = [one for one in model.graph.initializer if one.name == EMBEDDING_NAME]
+    numbers = numpy_helper.to_array(table)
+    file = io.BytesIO()
+    np.save(file, numbers)
+    set_external_data(table, EMBEDDING, offset=file.tell() - numbers.nbytes, length=numbers.nbytes)
+    table.ClearField("raw_data")
+    rest: bytes = model.SerializeToString(deterministic=True)
+    return rest, file.getvalue()
+
+
+def with_table_of(graph: bytes, base: Path) -> bytes:
+    """Give a student's int8 graph with the table of embeddings, and its scale, of the graph that it grew from.
+
+    They differ by as much as float16, in which that student's weights were kept, moved the scale and what it rounds.
+
+    Args:
+        graph: Its own table is put aside.
+        base: File of the other, with its table beside it or inside.
+    """
+    model = onnx.load_model_from_string(graph)
+    others = {one.name: one for one in onnx.load(base).graph.initializer}
+    for one in model.graph.initializer:
+        if one.name in TABLE:
+            one.CopyFrom(others[one.name])
+            one.ClearField("data_location")
+            one.ClearField("external_data")
+    return _canonical(model.SerializeToString())
 
 
 @contextmanager

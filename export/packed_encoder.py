@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from app.bundle import MANIFEST, MODEL, TOKENIZER, Bundle, BundleError, Inputs, Texts, read_bundle, space_id
+from app.bundle import EMBEDDING, MODEL, TOKENIZER, Bundle, Inputs, Texts, space_id
 from app.session import EncoderSession, Vectors
 from app.tokenizer import Tokenizer
-from export.graph import encoder_graph, quantise
+from export.graph import encoder_graph, quantise, split, with_table_of
 from export.parity import PARITY_MAX_ABS, PASSAGES, SENTENCES, compare, say, served
 from training.encoding import encode
 from training.recipe import Int8
+from training.student import Student
 
 Encode = Callable[[Sequence[str | Texts]], Vectors]
 DEFAULT_LIMITS = Int8()
@@ -26,7 +27,7 @@ class PackedEncoder:
     """An encoder ready to be served.
 
     Attributes:
-        files: Its graph and tokenizer; none where another bundle holds them.
+        files: Its graph, table of embeddings and tokenizer, without those that another bundle holds.
         space: Of its vectors.
         precision: Of its graph.
         encode: Texts, or joined pairs, to vectors through the very parts that serve.
@@ -47,8 +48,22 @@ def pack_encoder(
     precision: str,
     inputs: Inputs = "text",
     limits: Int8 = DEFAULT_LIMITS,
+    base: Bundle | None = None,
 ) -> PackedEncoder:
-    """Trace, prove and quantise an encoder; raises ParityError when a step loses more than it may."""
+    """Trace, prove and quantise an encoder.
+
+    Args:
+        encoder: A student's or a teacher's.
+        tokenizer: In the Rust library's format.
+        max_tokens: Of a row.
+        precision: `float32` or `int8`.
+        inputs: What a row is made of.
+        limits: What int8 may cost.
+        base: Whose embedding the encoder has learnt nothing beyond, and whose table it therefore shares in int8.
+
+    Raises:
+        ParityError: a step loses more than it may.
+    """
     graph = encoder_graph(encoder)
     with in_file(tokenizer) as file:
         reader = Tokenizer(file, max_tokens)
@@ -63,31 +78,26 @@ def pack_encoder(
     figures = {"parity_max_abs": max(together.max_abs, alone.max_abs)}
     if precision == "int8":
         in_float32, graph = graph, quantise(graph)
+        if base:
+            graph = with_table_of(graph, base.path(MODEL))
         session = _session(graph)
         report = compare(np.concatenate([session.run([row]) for row in rows]), expected)
         say(f"int8 against PyTorch: {report.require(min_cosine=limits.min_cosine)}")
         say(f"graph: {len(in_float32) / 1e6:.1f} MB in float32, {len(graph) / 1e6:.1f} MB in int8")
         figures |= {"int8_mean_cosine": report.mean_cosine, "int8_min_cosine": report.min_cosine}
     files = {MODEL: graph, TOKENIZER: tokenizer}
+    if isinstance(encoder, Student) and precision == "int8":
+        rest, table = split(graph)
+        files = {MODEL: rest} if base else {MODEL: rest, EMBEDDING: table, TOKENIZER: tokenizer}
     return PackedEncoder(files, space_id(graph, tokenizer), precision, served(reader, session), figures)
 
 
-def find_encoder(models: Path, space: str) -> PackedEncoder:
-    """Find the encoder with a space among bundles; raises BundleError when none has it."""
-    bundle = find_bundle(models, space)
+def packed_encoder(bundle: Bundle) -> PackedEncoder:
+    """Give the encoder that a bundle already holds."""
     say(f"the encoder is that of {bundle.folder}")
     reader = Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens)
-    encode = served(reader, EncoderSession(bundle.path(MODEL)))
-    return PackedEncoder({}, space, bundle.manifest.precision, encode, {})
-
-
-def find_bundle(models: Path, space: str) -> Bundle:
-    """Find the bundle that holds the encoder with a space; raises BundleError when none does."""
-    for file in sorted(models.glob(f"[!.]*/{MANIFEST}")):
-        bundle = read_bundle(file.parent)
-        if bundle.manifest.space == space and bundle.has_encoder:
-            return bundle
-    raise BundleError(f"no bundle in {models} has the encoder with space {space}, on which this head was trained")
+    encode = served(reader, EncoderSession(bundle.path(MODEL), bundle.embedding))
+    return PackedEncoder({}, bundle.manifest.space, bundle.manifest.precision, encode, {})
 
 
 def probes(texts: Sequence[str], inputs: Inputs) -> list[Texts]:

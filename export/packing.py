@@ -9,12 +9,24 @@ import numpy as np
 import torch
 from safetensors.torch import save as safetensors_bytes
 
-from app.bundle import CANARY, CARD, HEAD, WEIGHTS, Bundle, Inputs, Texts, write_bundle
+from app.bundle import (
+    CANARY,
+    CARD,
+    HEAD,
+    TOKENIZER,
+    WEIGHTS,
+    Bundle,
+    BundleError,
+    Inputs,
+    Texts,
+    find_encoder,
+    write_bundle,
+)
 from app.session import HeadSession, Vectors
 from export.baseline import add_baseline
 from export.card import model_card
 from export.judgement import encoder_inputs, row_vectors, sts_figures, task_figures
-from export.packed_encoder import Encode, find_encoder, pack_encoder, probes, teacher_space
+from export.packed_encoder import Encode, pack_encoder, packed_encoder, probes, teacher_space
 from export.packed_head import pack_head
 from export.parity import SENTENCES, say
 from export.slices import noisy_rows, score_slices
@@ -92,7 +104,7 @@ def export_student(run: Run, folder: Path, data: Path) -> Bundle:
 
 
 def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
-    """Write a task's bundle: its head, and its encoder unless that is the frozen one of a bundle beside it.
+    """Write a task's bundle: its head, and of its encoder what is not that of the bundle beside it.
 
     Args:
         run: Of a student or of a teacher.
@@ -103,7 +115,7 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
         RunError: the run is not finished, holds no task, a task of one's own under the name of one of GLUE's, or a head
             on an encoder in another precision.
         ParityError: a graph answers otherwise than PyTorch, or int8 costs more than it may.
-        BundleError: the bundle that the frozen encoder belongs to is not beside `folder`.
+        BundleError: the bundle whose encoder, or whose embedding alone, was not trained further is not beside `folder`.
     """
     facts, recipe = run.facts(), run.recipe()
     if "task" not in facts:
@@ -118,18 +130,15 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
         )
     inputs: Inputs = "text" if task.texts == 1 else PAIRS[role]
     model = load_tuned_teacher(run.folder).model if role == "teacher" else _student_of_task(run)
-    limits, tokenizer = Int8(**recipe.get("int8", {})), run.tokenizer().to_str().encode()
-    frozen = recipe.get("encoder_rate") == 0 and "space" in recipe["from"]
+    limits = Int8(**recipe.get("int8", {}))
+    precision = precision or PRECISION[role]
+    base = _base(recipe, folder.parent, precision)
+    tokenizer = base.path(TOKENIZER).read_bytes() if base else run.tokenizer().to_str().encode()
     packed = (
-        find_encoder(folder.parent, recipe["from"]["space"])
-        if frozen
-        else pack_encoder(model.encoder, tokenizer, facts["max_tokens"], precision or PRECISION[role], inputs, limits)
+        packed_encoder(base)
+        if base and recipe["encoder_rate"] == 0
+        else pack_encoder(model.encoder, tokenizer, facts["max_tokens"], precision, inputs, limits, base)
     )
-    if precision and precision != packed.precision:
-        raise RunError(
-            f"{run.folder} holds a head on an encoder that is there in {packed.precision}, and --precision is "
-            f"{precision}: leave it out, or fine-tune without --frozen"
-        )
     dev, read = examples_from(run.dev()), _reader(inputs, run)
     vectors = row_vectors(inputs, packed.encode, dev.texts)
     head = pack_head(model.head, task, vectors, dev.labels)
@@ -151,7 +160,7 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
         "activation": head.activation,
         "precision": packed.precision,
         "space": packed.space,
-        "base": packed.space if frozen else None,
+        "base": base.manifest.space if base else None,
         # answers are recorded no finer than that, however small the values
         "canary_tolerance": max(CANARY_SCORE_DIFFERENCE * head.unit, 10**-CANARY_DECIMALS),
         "training": {"recipe": recipe, "rows": facts["rows"]},
@@ -161,6 +170,26 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
     }
     files = {**packed.files, HEAD: head.graph, CANARY: _task_canary(inputs, packed.encode, head.session)}
     return _with_baseline(_write(folder, manifest, files), run)
+
+
+def _base(recipe: Mapping[str, Any], models_dir: Path, precision: str) -> Bundle | None:
+    """Find the bundle that holds what of a task's encoder was not trained further; none where all is its own."""
+    space = recipe.get("from", {}).get("space")
+    frozen = recipe.get("encoder_rate") == 0
+    if space is None or not (frozen or (recipe.get("embedding_rate") == 0 and precision == "int8")):
+        return None
+    base = find_encoder(models_dir, space)
+    if frozen and base is None:
+        raise BundleError(f"no bundle in {models_dir} has the encoder of space {space}, on which this head was trained")
+    if frozen and base and base.manifest.precision != precision:
+        raise RunError(
+            f"the head is one on the encoder of {base.folder}, which is there in {base.manifest.precision}, and "
+            f"--precision is {precision}: leave it out, or fine-tune without --frozen"
+        )
+    if base is None or not (frozen or base.embedding):
+        say(f"no bundle in {models_dir} has the embedding of space {space} to share: the bundle has its own")
+        return None
+    return base
 
 
 def _student_of_task(run: Run) -> TaskModel:

@@ -76,7 +76,7 @@ def finetune(options: argparse.Namespace) -> None:
     if options.frozen:
         recipe = replace(recipe, encoder_rate=0.0)
     if options.scratch:
-        recipe = replace(recipe, encoder_rate=1.0)  # what has not been trained needs no sparing
+        recipe = replace(recipe, encoder_rate=1.0, embedding_rate=1.0)  # what has not been trained needs no sparing
     task, train, dev = read_rows(options)
     start = load_start(options.start)
     if options.scratch:

@@ -133,7 +133,11 @@ def finetune(
         loss_of = taught_loss(model, task, inputs, train.labels, answers, recipe.distillation)
     rate = recipe.optimisation.learning_rate
     lengths = np.asarray([max(map(len, row)) for row in inputs], dtype=np.int64)
-    rates = {"encoder": rate * recipe.encoder_rate, "head": rate}
+    rates = {
+        "encoder": rate * recipe.encoder_rate,
+        "encoder.embedding": rate * recipe.embedding_rate,
+        "head": rate,
+    }
     return fit_task(model, recipe, rates, lengths, loss_of, scored, run, peers)
 
 

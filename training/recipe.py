@@ -163,6 +163,8 @@ class FinetuneRecipe:
     Attributes:
         encoder_rate: Learning rate of the encoder as a share of the head's; 0 freezes the encoder: the head
             alone is then fitted, at once, and the other settings do not matter.
+        embedding_rate: That of the encoder's embedding, likewise; 0 leaves it as it is, and the task's bundle shares
+            its student's, which is most of an encoder's size.
         dropout: On the sentence vector, in training only.
         licence: Of the rows, or of those without labels, where it is not known already; for the model card.
     """
@@ -170,6 +172,7 @@ class FinetuneRecipe:
     name: str
     optimisation: Optimisation
     encoder_rate: Share = 1.0
+    embedding_rate: Share = 0.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     max_tokens: Annotated[int, Field(ge=3)] = 128
     seed: Seed = 1

@@ -1,5 +1,6 @@
 """Tiny bundles for tests: real graphs and tokenizers, a few kilobytes each, made in milliseconds."""
 
+import io
 import json
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from app.bundle import Bundle, read_bundle, space_id, write_bundle
+from app.session import EMBEDDING_NAME
 
 WORDS = [
     "good",
@@ -48,7 +51,7 @@ def tokenizer_json() -> bytes:
 def encoder_graph(embeddings: np.ndarray = EMBEDDINGS) -> bytes:
     """Gather, masked mean, unit length: (rows, tokens) and (rows,) -> (rows, dimensions)."""
     constants = {
-        "embeddings": embeddings,
+        EMBEDDING_NAME: embeddings,
         "zero": np.int64(0),
         "one": np.int64(1),
         "last": np.array([1], dtype=np.int64),
@@ -56,7 +59,7 @@ def encoder_graph(embeddings: np.ndarray = EMBEDDINGS) -> bytes:
         "tiny": np.float32(1e-12),
     }
     nodes = [
-        helper.make_node("Gather", ["embeddings", "input_ids"], ["gathered"]),
+        helper.make_node("Gather", [EMBEDDING_NAME, "input_ids"], ["gathered"]),
         helper.make_node("Shape", ["input_ids"], ["shape"]),
         helper.make_node("Gather", ["shape", "one"], ["tokens"]),
         helper.make_node("Range", ["zero", "tokens", "one"], ["places"]),
@@ -91,6 +94,23 @@ def head_graph(labels: int = 2, texts: int = 1, activation: str = "softmax") -> 
     return _graph(nodes, [vectors], scores, {"weights": weights})
 
 
+def split_graph(table: np.ndarray = EMBEDDINGS) -> dict[str, bytes]:
+    """The encoder's graph, and its embeddings in a file beside it."""
+    model, file = onnx.load_model_from_string(encoder_graph(table)), io.BytesIO()
+    np.save(file, table)
+    (embeddings,) = [one for one in model.graph.initializer if one.name == EMBEDDING_NAME]
+    set_external_data(embeddings, "embedding.npy", offset=file.tell() - table.nbytes, length=table.nbytes)
+    embeddings.ClearField("raw_data")
+    return {"model.onnx": model.SerializeToString(), "embedding.npy": file.getvalue()}
+
+
+def write_split_encoder(models_dir: Path) -> Bundle:
+    """Write a student whose table of embeddings lies beside its graph."""
+    whole = write_encoder(models_dir)
+    files = {file: whole.path(file).read_bytes() for file in whole.manifest.files}
+    return write_bundle(whole.folder, whole.manifest.model_dump(exclude={"files"}), files | split_graph())
+
+
 def write_encoder(models_dir: Path, role: str = "student", graph: bytes | None = None, **facts) -> Bundle:
     """Write the encoder bundle of a role; `facts` override the manifest's."""
     graph, tokenizer = graph or encoder_graph(), tokenizer_json()
@@ -122,8 +142,13 @@ def write_task(
     inputs: str = "text",
     labels=("bad", "good"),
     role="student",
+    *,
+    own_graph: bool = False,
 ) -> Bundle:
-    """Write a task bundle: a head on `base`, or with an encoder of its own; without labels a regressor."""
+    """Write a task bundle: a head on `base`, or with an encoder of its own; without labels a regressor.
+
+    With `own_graph` and a base, its encoder is a graph of its own on the base's embeddings.
+    """
     graph, tokenizer = encoder_graph(), tokenizer_json()
     texts = 2 if inputs == "pair_apart" else 1
     activation = "softmax" if labels else "none"
@@ -133,6 +158,8 @@ def write_task(
     files = {"head.onnx": head, "canary.json": _canary(asked, outputs)}
     if base is None:
         files |= {"model.onnx": graph, "tokenizer.json": tokenizer}
+    elif own_graph:
+        files |= {"model.onnx": split_graph()["model.onnx"]}
     facts = {
         "name": name,
         "role": role,

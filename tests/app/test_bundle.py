@@ -1,12 +1,13 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
-from bundles import DIMENSIONS, write_encoder, write_task
+from bundles import DIMENSIONS, write_encoder, write_split_encoder, write_task
 from pydantic import ValidationError
 
-from app.bundle import Bundle, BundleError, Manifest, read_bundle, space_id, write_bundle
+from app.bundle import Bundle, BundleError, Manifest, read_bundle, read_bundles, space_id, write_bundle
 
 
 def test_a_bundle_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -104,10 +105,63 @@ def test_a_manifest_that_contradicts_itself_is_refused(tmp_path: Path, changes: 
     assert not (tmp_path / "other").exists()
 
 
-def test_a_head_needs_exactly_one_encoder(tmp_path: Path) -> None:
-    own = write_task(tmp_path)
-    with pytest.raises(ValueError, match=r"either model\.onnx and tokenizer\.json of its own or a base"):
-        Manifest.model_validate(own.manifest.model_dump() | {"base": "0" * 16})
+@pytest.mark.parametrize(
+    ("base", "extra", "without", "message"),
+    [
+        (None, [], "tokenizer.json", "of its own, or a base"),
+        (None, [], "model.onnx", "of its own, or a base"),
+        ("0" * 16, [], None, r"takes tokenizer\.json and embedding\.npy from it"),
+        ("0" * 16, ["embedding.npy"], "tokenizer.json", r"takes tokenizer\.json and embedding\.npy from it"),
+    ],
+)
+def test_a_head_needs_one_encoder_and_no_part_of_it_twice(
+    tmp_path: Path, base: str | None, extra: list[str], without: str | None, message: str
+) -> None:
+    manifest = write_task(tmp_path).manifest.model_dump()
+    files = {file: "0" * 64 for file in [*manifest["files"], *extra] if file != without}
+    with pytest.raises(ValueError, match=message):
+        Manifest.model_validate(manifest | {"base": base, "files": files})
+
+
+def test_an_encoder_has_no_base(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="names no base"):
+        write_encoder(tmp_path, base="0" * 16)
+
+
+@pytest.mark.parametrize("own_graph", [True, False])
+def test_what_a_task_lacks_is_its_bases(tmp_path: Path, own_graph: bool) -> None:
+    base = write_split_encoder(tmp_path)
+    write_encoder(tmp_path, "teacher")
+    task = write_task(tmp_path, base=base, own_graph=own_graph)
+    assert task.base == base
+    assert (
+        read_bundles([base.folder, task.folder]) == [base, task] == [read_bundle(base.folder), read_bundle(task.folder)]
+    )
+    assert task.has_encoder == own_graph
+    assert task.path("model.onnx") == (task if own_graph else base).folder / "model.onnx"
+    assert task.path("tokenizer.json") == base.folder / "tokenizer.json"
+    assert task.embedding == base.embedding == base.folder / "embedding.npy"
+    assert task.path("weights.safetensors") == task.folder / "weights.safetensors"
+
+
+def test_a_whole_graph_has_no_embeddings_beside_it(tmp_path: Path) -> None:
+    base = write_encoder(tmp_path)
+    assert base.embedding is None
+    assert write_task(tmp_path, base=base).embedding is None
+    assert write_task(tmp_path, "own").embedding is None
+
+
+@pytest.mark.parametrize("own_graph", [True, False])
+def test_a_task_whose_base_is_gone_says_so_when_it_is_needed(tmp_path: Path, own_graph: bool) -> None:
+    base = write_split_encoder(tmp_path)
+    task = write_task(tmp_path, base=base, own_graph=own_graph)
+    shutil.rmtree(base.folder)
+    left = read_bundle(task.folder)
+    assert left.base is None
+    assert left.canary() == task.canary()
+    for part in (lambda: left.path("tokenizer.json"), lambda: left.embedding):
+        with pytest.raises(BundleError, match=f"mood needs the encoder of space {base.manifest.space}, and no bundle"):
+            part()
 
 
 def test_an_unreadable_manifest_is_a_bundle_error(tmp_path: Path) -> None:

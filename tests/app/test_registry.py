@@ -2,8 +2,9 @@ import errno
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-from bundles import rewrite, write_encoder, write_task
+from bundles import rewrite, write_encoder, write_split_encoder, write_task
 
 from app.batcher import Limits
 from app.bundle import Bundle, BundleError
@@ -37,6 +38,16 @@ def test_encoders_are_found_by_role_and_tasks_by_name_and_role(tmp_path: Path, l
     assert catalogue.task("mood", "student").engine is catalogue.encoder("student")
     assert catalogue.task("mood", "teacher").engine is not catalogue.encoder("teacher")
     assert catalogue.task_names == ["mood"]
+
+
+def test_a_task_with_a_graph_of_its_own_on_its_bases_embeddings_has_an_engine_of_its_own(tmp_path: Path, load) -> None:
+    write_task(tmp_path, "mood", base=write_split_encoder(tmp_path), own_graph=True)
+    write_task(tmp_path, "whole")
+    catalogue = load()
+    mood, whole = catalogue.task("mood", "student"), catalogue.task("whole", "student")
+    assert mood.engine is not catalogue.encoder("student")
+    asked = [("good film",), ("zebra",)]
+    assert np.array_equal(mood.score_now(asked), whole.score_now(asked))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +227,7 @@ def another_ones_teacher(models_dir: Path) -> None:
         (no_tokenizer, "tokenizer.json is not a tokenizer"),
         (head_as_encoder, "takes ['vectors']; expected ['input_ids', 'lengths']"),
         (two_students, "both are the student"),
-        (no_base, "and no bundle here has it"),
+        (no_base, "and no bundle beside it has it"),
         (another_ones_teacher, "teacher is not the teacher of"),
     ],
 )

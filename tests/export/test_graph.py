@@ -1,3 +1,4 @@
+import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,9 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
+from app.bundle import EMBEDDING, MODEL
 from app.session import EncoderSession, HeadSession
-from export.graph import Scores, encoder_graph, head_graph, quantise
+from export.graph import Scores, encoder_graph, head_graph, quantise, split, with_table_of
 from training.encoding import encode
 from training.head import Head
 from training.recipe import StudentShape
@@ -43,6 +45,30 @@ def test_a_row_gets_the_same_vector_alone_and_in_any_order_among_any_neighbours(
     assert np.allclose(served.run(ROWS), expected, atol=1e-6)
     assert np.allclose(served.run(ROWS[::-1])[::-1], expected, atol=1e-6)
     assert np.allclose(np.concatenate([served.run([row]) for row in ROWS]), expected, atol=1e-6)
+
+
+def test_a_graph_without_its_embeddings_finds_them_beside_it_and_answers_the_same(tmp_path: Path):
+    whole = quantise(encoder_graph(student()))
+    rest, table = split(whole)
+    expected = session(tmp_path, whole).run(ROWS)
+    assert np.load(io.BytesIO(table)).shape == (30, 16)
+    (tmp_path / EMBEDDING).write_bytes(table)
+    assert np.array_equal(session(tmp_path, rest).run(ROWS), expected)
+
+
+def test_a_graph_takes_over_the_embeddings_of_another(tmp_path: Path):
+    other = student()
+    whole = quantise(encoder_graph(other))
+    (tmp_path / MODEL).write_bytes(whole)
+    with torch.no_grad():
+        other.embedding.weight.mul_(1.01)
+        other.lstm.weight_ih_l0.div_(1.01)
+        other.lstm.weight_ih_l0_reverse.div_(1.01)
+    nudged = quantise(encoder_graph(other))
+    assert split(nudged)[1] != split(whole)[1] or nudged != whole
+    taken = with_table_of(nudged, tmp_path / MODEL)
+    assert split(taken)[1] == split(whole)[1]
+    assert np.allclose(session(tmp_path, taken).run(ROWS), encode(student(), ROWS), atol=0.02)
 
 
 @pytest.mark.parametrize("pooling", [("attention", "mean", "embedding"), ("max",)])

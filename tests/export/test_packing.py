@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.bundle import CANARY, HEAD, MODEL, TOKENIZER, WEIGHTS, BundleError, read_bundle
+from app.bundle import CANARY, EMBEDDING, HEAD, MODEL, TOKENIZER, WEIGHTS, BundleError, read_bundle
 from app.session import EncoderSession, HeadSession
 from app.tokenizer import Tokenizer
 from export.columns import bundle_encoder, task_answers
@@ -19,6 +19,7 @@ from training.finetuning import finetune, load_start
 from training.glue import TASKS, read_dev, read_train
 from training.head import Head
 from training.recipe import FinetuneRecipe, Optimisation, TeacherTaskRecipe
+from training.student import load_student
 from training.task import Examples, Task
 from training.teacher import load_teacher
 from training.tuned_teacher import finetune_teacher
@@ -61,7 +62,7 @@ def test_a_student_bundle_is_int8_names_its_teachers_space_and_repeats_its_canar
 def test_the_same_run_gives_the_same_bytes(student: Run, tmp_path: Path):
     first = export_student(student, tmp_path / "student", tmp_path)
     files = first.manifest.files
-    assert {WEIGHTS, MODEL, TOKENIZER, CANARY} <= files.keys()
+    assert {WEIGHTS, MODEL, EMBEDDING, TOKENIZER, CANARY} <= files.keys()
     assert export_student(student, tmp_path / "student", tmp_path).manifest.files == files
 
 
@@ -84,6 +85,47 @@ def test_a_task_with_an_encoder_of_its_own_is_whole(student: Run, corpus: Path, 
     assert abs(figures["sst2_dev_accuracy_int8"] - figures["sst2_dev_accuracy_float32"]) <= 0.01
 
 
+def test_a_task_shares_the_embeddings_of_the_student_that_it_grew_from(student: Run, corpus: Path, tmp_path: Path):
+    base = export_student(student, tmp_path / "student", tmp_path)
+    run = sst2(base.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=1.0)
+    bundle = export_task(run, tmp_path / "sst2")
+    assert bundle.manifest.base == base.manifest.space != bundle.manifest.space
+    assert MODEL in bundle.manifest.files
+    assert bundle.manifest.files.keys().isdisjoint({EMBEDDING, TOKENIZER})
+    card = (bundle.folder / "README.md").read_text()
+    assert "began as that of models/student, whose table of token embeddings it shares: its" in card
+    weights, texts = run.weights(), ["the cat sat", "film", "the film was not good"]
+    encoder = {name.removeprefix("encoder."): weights[name] for name in weights if name.startswith("encoder.")}
+    rows = [row.ids for row in Tokenizer(bundle.path(TOKENIZER), 48).rows([(text,) for text in texts])]
+    expected = encode(load_student(run.recipe()["from"]["shape"], encoder), rows)
+    assert (bundle_encoder(bundle)(texts) * expected).sum(axis=1).min() > 0.999
+
+
+def test_a_task_has_all_of_its_encoder_where_its_student_is_not_beside_it(
+    student: Run, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    base = export_student(student, tmp_path / "models" / "student", tmp_path)
+    run = sst2(base.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=1.0)
+    beside, alone = export_task(run, tmp_path / "models" / "sst2"), export_task(run, tmp_path / "alone" / "sst2")
+    assert f"has the embedding of space {base.manifest.space} to share" in capsys.readouterr().out
+    assert alone.manifest.base is None
+    assert {MODEL, EMBEDDING, TOKENIZER} <= alone.manifest.files.keys()
+    texts = ["a good film", "the cat sat"]
+    assert np.allclose(bundle_encoder(alone)(texts), bundle_encoder(beside)(texts), atol=0.02)
+
+
+def test_a_task_that_has_learnt_its_embedding_keeps_it(student: Run, tmp_path: Path):
+    base = export_student(student, tmp_path / "student", tmp_path)
+    rows = Examples([("good film",), ("bad film",)] * 10, np.asarray([1.0, 0.0] * 10))
+    run, how = Run(tmp_path / "runs" / "m"), Optimisation(epochs=1, learning_rate=1e-2)
+    task = Task("m", 1, ("bad", "good"), ("accuracy",))
+    recipe = FinetuneRecipe("m", how, embedding_rate=1.0, precision="float32")
+    finetune(recipe, task, rows, rows, load_start(base.folder), run)
+    bundle = export_task(run, tmp_path / "m")
+    assert bundle.manifest.base is None
+    assert {MODEL, EMBEDDING, TOKENIZER} <= bundle.manifest.files.keys()
+
+
 def test_a_frozen_task_is_a_head_on_its_base_and_answers_with_it(student: Run, corpus: Path, tmp_path: Path):
     base = export_student(student, tmp_path / "student", tmp_path)
     run = sst2(base.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=0.0)
@@ -99,7 +141,7 @@ def test_a_frozen_task_is_a_head_on_its_base_and_answers_with_it(student: Run, c
 def test_a_frozen_task_needs_its_base_beside_it(student: Run, corpus: Path, tmp_path: Path):
     base = export_student(student, tmp_path / "student", tmp_path)
     run = sst2(base.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=0.0)
-    with pytest.raises(BundleError, match=f"no bundle in .* has the encoder with space {base.manifest.space}"):
+    with pytest.raises(BundleError, match=f"no bundle in .* has the encoder of space {base.manifest.space}"):
         export_task(run, tmp_path / "elsewhere" / "sst2")
 
 
@@ -137,7 +179,7 @@ def test_a_student_is_exported_only_from_a_finished_run_of_one(student: Run, cor
 def test_a_frozen_task_has_the_precision_of_its_base(student: Run, corpus: Path, tmp_path: Path):
     base = export_student(student, tmp_path / "student", tmp_path)
     run = sst2(base.folder, corpus, Run(tmp_path / "runs" / "sst2"), encoder_rate=0.0)
-    with pytest.raises(RunError, match="an encoder that is there in int8, and --precision is float32: leave it out"):
+    with pytest.raises(RunError, match="student, which is there in int8, and --precision is float32: leave it out"):
         export_task(run, tmp_path / "sst2", "float32")
     assert export_task(run, tmp_path / "sst2", "int8").manifest.precision == "int8"
 

@@ -71,6 +71,16 @@ def test_a_frozen_encoder_keeps_its_weights_and_its_head_learns(small_student: P
     assert all(torch.equal(after[f"encoder.{name}"], weight) for name, weight in before.items())
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_an_embedding_is_learnt_where_it_has_a_rate(small_student: Path, tmp_path: Path, rate: float):
+    run, before = Run(tmp_path / "mood"), load_start(small_student).student.state_dict()
+    how = replace(recipe(), embedding_rate=rate, optimisation=Optimisation(epochs=1, learning_rate=1e-2))
+    finetune(how, MOOD, FILMS, FILMS, load_start(small_student), run)
+    changed = {name for name, weight in before.items() if not torch.equal(run.weights()[f"encoder.{name}"], weight)}
+    assert {"lstm.weight_ih_l0", "projection.weight"} <= changed
+    assert ("embedding.weight" in changed) == (rate > 0)
+
+
 def test_a_regression_on_pairs_is_learnt(small_student: Path, tmp_path: Path):
     words = {"good": 2.5, "bad": 0.0}
     rows = [((f"a {a} film", f"the film ran {b}"), words[a] + words[b]) for a in words for b in words] * 5
