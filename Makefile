@@ -47,8 +47,8 @@ tasks: $(VENV)/training ## the shipped tasks anew, from models/student and DATA_
 	@$(BIN)/python -m training finetune-teacher --task cola
 	@$(FINETUNE) sst2 --teacher runs/sst2-teacher --transfer $(DATA_DIR)/corpus/nltk_movie_reviews.txt.xz
 	@$(FINETUNE) cola --teacher runs/cola-teacher
-	@$(FINETUNE) mrpc --frozen
-	@$(FINETUNE) stsb --frozen
+	@$(FINETUNE) mrpc
+	@$(FINETUNE) stsb
 	@$(FINETUNE) snips --recipe training/recipes/snips.toml --train $(SNIPS)/train.tsv --dev $(SNIPS)/valid.tsv --text text
 
 $(EXPORT): $(VENV)/training ## models/ from runs/
