@@ -35,7 +35,7 @@ from training.glue import TASKS
 from training.head import Head
 from training.recipe import Int8
 from training.student import load_student
-from training.task import examples_from, task_from
+from training.task import Task, examples_from, task_from
 from training.task_model import Reader, TaskModel, answer, read_apart, read_joined
 from training.teacher import Teacher
 from training.tuned_teacher import load_tuned_teacher
@@ -45,9 +45,7 @@ CANARY_COSINE_DISTANCE = {"float32": 1e-4, "int8": 2e-3}
 CANARY_SCORE_DIFFERENCE = 0.05
 CANARY_DECIMALS = 6
 
-# Role -> how it takes a pair, and its precision unless another is asked for.
-PAIRS: Mapping[str, Inputs] = {"student": "pair_apart", "teacher": "pair_joined"}
-PRECISION = {"student": "int8", "teacher": "float32"}
+PRECISION = {"student": "int8", "teacher": "float32"}  # by role, unless another is asked for
 
 
 def export_teacher(teacher: Teacher, folder: Path, precision: str) -> Bundle:
@@ -115,7 +113,7 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
         RunError: the run is not finished, holds no task, a task of one's own under the name of one of GLUE's, or a head
             on an encoder in another precision.
         ParityError: a graph answers otherwise than PyTorch, or int8 costs more than it may.
-        BundleError: the bundle whose encoder, or whose embedding alone, was not trained further is not beside `folder`.
+        BundleError: the bundle that the frozen encoder belongs to is not beside `folder`.
     """
     facts, recipe = run.facts(), run.recipe()
     if "task" not in facts:
@@ -128,7 +126,7 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
             f"{run.folder} has learnt a table of your own under the name of GLUE's {task.name}, whose licence and rows "
             "its card would name: fine-tune it under another name"
         )
-    inputs: Inputs = "text" if task.texts == 1 else PAIRS[role]
+    inputs = _inputs(task, facts)
     model = load_tuned_teacher(run.folder).model if role == "teacher" else _student_of_task(run)
     limits = Int8(**recipe.get("int8", {}))
     precision = precision or PRECISION[role]
@@ -179,16 +177,18 @@ def _base(recipe: Mapping[str, Any], models_dir: Path, precision: str) -> Bundle
     if space is None or not (frozen or (recipe.get("embedding_rate") == 0 and precision == "int8")):
         return None
     base = find_encoder(models_dir, space)
-    if frozen and base is None:
+    if not frozen:
+        if base and base.embedding:
+            return base
+        say(f"no bundle in {models_dir} has the embedding of space {space} to share: the bundle has its own")
+        return None
+    if base is None:
         raise BundleError(f"no bundle in {models_dir} has the encoder of space {space}, on which this head was trained")
-    if frozen and base and base.manifest.precision != precision:
+    if base.manifest.precision != precision:
         raise RunError(
             f"the head is one on the encoder of {base.folder}, which is there in {base.manifest.precision}, and "
             f"--precision is {precision}: leave it out, or fine-tune without --frozen"
         )
-    if base is None or not (frozen or base.embedding):
-        say(f"no bundle in {models_dir} has the embedding of space {space} to share: the bundle has its own")
-        return None
     return base
 
 
@@ -199,6 +199,12 @@ def _student_of_task(run: Run) -> TaskModel:
     head = Head(task.texts, facts["width"], task.outputs)
     head.load_state_dict(_part(weights, "head."))
     return TaskModel(student, head)
+
+
+def _inputs(task: Task, facts: Mapping[str, Any]) -> Inputs:
+    if task.texts == 1:
+        return "text"
+    return "pair_joined" if facts.get("role") == "teacher" and not facts.get("apart") else "pair_apart"
 
 
 def _reader(inputs: Inputs, run: Run) -> Reader:

@@ -88,10 +88,15 @@ def finetune(options: argparse.Namespace) -> None:
             show(fine(recipe, task, train, dev, start, run, peers, taught), run)
 
 
-def recipe_of(task: str) -> Path:
-    """Find the recipe to follow unless another is named: a table of one's own may be called as some other's recipe."""
-    own = RECIPES / f"{task}.toml"
-    return own if task in TASKS and own.is_file() else RECIPES / "task.toml"
+def recipe_of(task: str, whose: str = "") -> Path:
+    """Find the recipe to follow unless another is named: a table of one's own may be called as some other's recipe.
+
+    Args:
+        task: By name.
+        whose: Empty for a student, `-teacher` for a teacher.
+    """
+    own = RECIPES / f"{task}{whose}.toml"
+    return own if task in TASKS and own.is_file() else RECIPES / f"task{whose}.toml"
 
 
 def require_consistent(options: argparse.Namespace) -> None:
@@ -132,7 +137,7 @@ def finetune_teacher(options: argparse.Namespace) -> None:
     from training.teacher import load_teacher
     from training.tuned_teacher import finetune_teacher as fine
 
-    recipe = seeded(read_recipe(options.recipe, TeacherTaskRecipe), options)
+    recipe = seeded(read_recipe(options.recipe or recipe_of(options.task, "-teacher"), TeacherTaskRecipe), options)
     task, train, dev = read_rows(options)
     with join_peers(options.device) as peers:
         run = Run(options.into or Path("runs") / f"{task.name}-teacher", writes=peers.first)
@@ -314,7 +319,11 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(command=finetune)
 
     command = commands.add_parser("finetune-teacher", parents=[rows], help="fine-tune the teacher itself on a task")
-    command.add_argument("--recipe", type=Path, default=RECIPES / "teacher-task.toml")
+    command.add_argument(
+        "--recipe",
+        type=Path,
+        help="default: training/recipes/task-teacher.toml; for a task of GLUE <task>-teacher.toml, if there is one",
+    )
     command.add_argument("--teacher", default="package", help="the installed package, a folder, or a hub id")
     command.add_argument("--into", type=Path, help="folder of this run (default: runs/<task>-teacher)")
     command.set_defaults(command=finetune_teacher)

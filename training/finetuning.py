@@ -18,14 +18,15 @@ from torch import Tensor
 
 from training.batches import Rows
 from training.checkpoint import Run, RunError
-from training.encoding import device_of, encode
-from training.head import Head, fit_head
+from training.encoding import device_of
+from training.head import Head
 from training.losses import label_loss, soft_loss
 from training.peers import ALONE, Peers
+from training.probing import probe, probe_first
 from training.recipe import FinetuneRecipe, RecipeError, SoftTargets, StudentShape, as_dict
 from training.soft_targets import Teaching, soft_targets
 from training.student import Student, build_student, load_student
-from training.task import Examples, Scores, Task, identity
+from training.task import Examples, Task, identity
 from training.task_model import (
     Figures,
     Inputs,
@@ -38,8 +39,6 @@ from training.task_model import (
     scoring,
 )
 from training.teacher import load_teacher
-
-ROWS_TO_START_ON = 10_000
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,9 @@ def finetune(
     inputs = read(rows)
     scored = scoring(task, dev, read, run)
     if frozen:
-        _fit_head(model, inputs, train.labels, task)
+        probe(model, task, inputs, train.labels)
         return run.finish(model.state_dict(), scored(model))
-    if not run.begun:
-        if peers.first and (some := rows_to_start_on(task, train.labels, recipe.seed)) is not None:
-            _fit_head(model, [inputs[row] for row in some], train.labels[some], task)
-        peers.take_over(model.head.parameters())
+    probe_first(model, task, inputs, train.labels, recipe.seed, run, peers)
     loss_of = labelled_loss(model, task, inputs, train.labels)
     if teaching:
         with peers.one_after_the_other():
@@ -136,36 +132,10 @@ def finetune(
     rates = {
         "encoder": rate * recipe.encoder_rate,
         "encoder.embedding": rate * recipe.embedding_rate,
+        "encoder.token_weight": rate * recipe.embedding_rate,
         "head": rate,
     }
     return fit_task(model, recipe, rates, lengths, loss_of, scored, run, peers)
-
-
-def rows_to_start_on(task: Task, labels: Scores, seed: int) -> Rows | None:
-    """Choose the rows to which the head is fitted before it and the encoder learn together.
-
-    A random head would first pull the encoder about, and with few rows never end it: probing, then fine-tuning (Kumar
-    et al. 2022, arXiv 2202.10054).
-
-    Args:
-        task: What is learnt.
-        labels: (rows), label numbers or values.
-        seed: Decides which.
-
-    Returns:
-        Numbers of at most ROWS_TO_START_ON rows and one more of each label, ascending; none where one of
-        the task's labels has no row, to which no head can be fitted.
-    """
-    some = np.random.default_rng(seed).permutation(len(labels))[:ROWS_TO_START_ON]
-    if not task.labels:
-        return np.sort(some)
-    found, first = np.unique(labels, return_index=True)
-    return np.union1d(some, first) if len(found) == len(task.labels) else None
-
-
-def _fit_head(model: TaskModel, inputs: Inputs, labels: Scores, task: Task) -> None:
-    vectors = encode(model.encoder, [ids for row in inputs for ids in row]).reshape(len(inputs), task.texts, -1)
-    fit_head(model.head, vectors, labels, task)
 
 
 def taught_loss(

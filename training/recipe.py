@@ -163,8 +163,8 @@ class FinetuneRecipe:
     Attributes:
         encoder_rate: Learning rate of the encoder as a share of the head's; 0 freezes the encoder: the head
             alone is then fitted, at once, and the other settings do not matter.
-        embedding_rate: That of the encoder's embedding, likewise; 0 leaves it as it is, and the task's bundle shares
-            its student's, which is most of an encoder's size.
+        embedding_rate: That of the encoder's token embeddings and token weights, likewise; 0 leaves them as they are,
+            and the task's bundle shares its student's table, which is most of an encoder.
         dropout: On the sentence vector, in training only.
         licence: Of the rows, or of those without labels, where it is not known already; for the model card.
     """
@@ -187,13 +187,16 @@ class TeacherTaskRecipe:
     """Fine-tuning of a teacher on one task.
 
     Attributes:
+        pairs: `apart`: each text of a pair by itself, in the vectors that a sentence encoder was trained for, which
+            students approximate; `joined`: both in one row, as BERT takes them.
         pooling: `own` is what the checkpoint's files say.
         dropout: On the sentence vector, in training only; BERT's own is as its checkpoint says.
-        max_tokens: Of a training row; a pair is one row.
+        max_tokens: Of a training row; a joined pair is one row.
     """
 
     name: str
     optimisation: Optimisation
+    pairs: Literal["apart", "joined"] = "apart"
     pooling: Literal["own", "cls", "mean"] = "own"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     max_tokens: Annotated[int, Field(ge=5)] = 256

@@ -1,7 +1,8 @@
-"""A teacher fine-tuned on one task: BERT with a head, pairs joined (Devlin et al. 2019, arXiv 1810.04805, section 3.2).
+"""A teacher fine-tuned on one task: BERT with a head on the vector that the checkpoint's own pooling gives.
 
-The head is a linear layer on the vector that the checkpoint's own pooling gives, before any normalisation: unit length
-would bound the logits.
+Pairs are joined into one row (Devlin et al. 2019, arXiv 1810.04805, section 3.2), or encoded apart, as students encode
+them and as sentence encoders were trained (Reimers and Gurevych 2019, arXiv 1908.10084). The vector of one row is taken
+before any normalisation, since unit length would bound the logits; those of a pair apart are the teacher's own.
 """
 
 import hashlib
@@ -18,9 +19,20 @@ from transformers import BertConfig, BertModel
 from training.checkpoint import Run, RunError
 from training.head import Head
 from training.peers import ALONE, Peers
+from training.probing import probe_first
 from training.recipe import TeacherTaskRecipe, as_dict
 from training.task import Examples, Task, identity, task_from
-from training.task_model import Figures, Reader, TaskModel, facts_of, fit_task, labelled_loss, read_joined, scoring
+from training.task_model import (
+    Figures,
+    Reader,
+    TaskModel,
+    facts_of,
+    fit_task,
+    labelled_loss,
+    read_apart,
+    read_joined,
+    scoring,
+)
 from training.teacher import Teacher, TeacherEncoder, TeacherError
 
 # Batches are padded to a multiple of this: joined pairs have so many lengths that few rows share one.
@@ -37,6 +49,7 @@ class TunedTeacher:
         model: Its encoder and head, ready for inference.
         tokenizer: Its encoder's.
         max_tokens: Of a row, special tokens included.
+        apart: Whether it encodes the texts of a pair apart.
         fingerprint: Identifies everything that decides its answers.
     """
 
@@ -45,12 +58,13 @@ class TunedTeacher:
     model: TaskModel
     tokenizer: Tokenizer
     max_tokens: int
+    apart: bool
     fingerprint: str
 
     @property
     def read(self) -> Reader:
         """Tokenise rows as this teacher takes them."""
-        return read_joined(self.tokenizer, self.max_tokens)
+        return _reader(self.tokenizer, self.max_tokens, apart=self.apart)
 
 
 def finetune_teacher(
@@ -77,29 +91,34 @@ def finetune_teacher(
         The task's metrics on `dev`.
 
     Raises:
-        TeacherError: the task takes pairs, and the teacher has one token type only.
+        TeacherError: pairs are to be joined, and the teacher has one token type only.
         RunError: the run's folder holds a run of another recipe or on other rows.
     """
     pooling = teacher.encoder.pooling if recipe.pooling == "own" else recipe.pooling
-    separator = _separator(teacher) if task.texts == 2 else None
+    apart = task.texts == 2 and recipe.pairs == "apart"
+    separator = _separator(teacher) if task.texts == 2 and not apart else None
+    normalise = apart and teacher.encoder.normalise
     run.start(
         {**as_dict(recipe), "task": task.name, "teacher": teacher.name, "fingerprint": teacher.fingerprint},
         teacher.tokenizer,
         identity(task, train, dev),
     )
     config = {name: value for name, value in teacher.encoder.bert.config.to_diff_dict().items() if name[0] != "_"}
-    shape = {"bert": config, "pooling": pooling, "separator": separator, "source": teacher.name}
+    shape = {"bert": config, "pooling": pooling, "normalise": normalise, "separator": separator, "apart": apart}
     known = facts_of(task, teacher.width, teacher.vocabulary, teacher.max_tokens, len(train))
-    run.save_facts({**known, **shape, "role": "teacher"})
+    run.save_facts({**known, **shape, "source": teacher.name, "role": "teacher"})
     run.save_dev(dev.plain())
     torch.manual_seed(recipe.seed)
-    encoder = TeacherEncoder(teacher.encoder.bert, pooling, normalise=False, separator=separator)
-    model = TaskModel(encoder, Head(1, teacher.width, task.outputs, recipe.dropout)).to(peers.device)
+    encoder = TeacherEncoder(teacher.encoder.bert, pooling, normalise=normalise, separator=separator)
+    head = Head(2 if apart else 1, teacher.width, task.outputs, recipe.dropout)
+    model = TaskModel(encoder, head).to(peers.device)
     if not task.labels:
         model.head.scale_to(train.labels)
-    read = read_joined(teacher.tokenizer, min(recipe.max_tokens, teacher.max_tokens))
+    read = _reader(teacher.tokenizer, min(recipe.max_tokens, teacher.max_tokens), apart=apart)
     inputs = read(train.texts)
-    lengths = np.asarray([-(-len(ids) // PADDED_TO) * PADDED_TO for (ids,) in inputs], dtype=np.int64)
+    if apart:  # in a joined row there is nothing to probe: no sentence encoder was trained on such rows
+        probe_first(model, task, inputs, train.labels, recipe.seed, run, peers)
+    lengths = np.asarray([-(-max(map(len, row)) // PADDED_TO) * PADDED_TO for row in inputs], dtype=np.int64)
     return fit_task(
         model,
         recipe,
@@ -124,17 +143,24 @@ def load_tuned_teacher(folder: Path) -> TunedTeacher:
         raise RunError(f"{folder} holds a student's {facts['kind']}; expected a run of `finetune-teacher`")
     run.require_finished()
     task, weights = task_from(facts["task"]), run.weights()
-    model = TaskModel(_encoder_from(facts), Head(1, facts["width"], task.outputs))
+    apart = facts.get("apart", False)
+    model = TaskModel(_encoder_from(facts), Head(2 if apart else 1, facts["width"], task.outputs))
     model.load_state_dict(weights)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for weight in weights.values():
         digest.update(weight.numpy().tobytes())
-    return TunedTeacher(folder.name, task, model.eval(), run.tokenizer(), facts["max_tokens"], digest.hexdigest()[:16])
+    fingerprint = digest.hexdigest()[:16]
+    return TunedTeacher(folder.name, task, model.eval(), run.tokenizer(), facts["max_tokens"], apart, fingerprint)
+
+
+def _reader(tokenizer: Tokenizer, max_tokens: int, *, apart: bool) -> Reader:
+    return read_apart(tokenizer, max_tokens) if apart else read_joined(tokenizer, max_tokens)
 
 
 def _encoder_from(facts: dict[str, Any]) -> TeacherEncoder:
     bert = BertModel(BertConfig(**facts["bert"]), add_pooling_layer=False)
-    return TeacherEncoder(bert, facts["pooling"], normalise=False, separator=facts["separator"])
+    normalise = facts.get("normalise", False)
+    return TeacherEncoder(bert, facts["pooling"], normalise=normalise, separator=facts["separator"])
 
 
 def _separator(teacher: Teacher) -> int:

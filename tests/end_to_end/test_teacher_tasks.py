@@ -23,6 +23,7 @@ ADJECTIVES = ("good", "bad")
 NOUNS = ("film", "cat", "tree")
 RECIPE = """
 name = "quick"
+pairs = "{pairs}"
 dropout = 0.0
 precision = "float32"
 [optimisation]
@@ -36,7 +37,10 @@ batch_rows = 8
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tables of three tasks, on one text, on a pair, and with a number for a label."""
     folder = tmp_path_factory.mktemp("work")
-    (folder / "quick.toml").write_text(RECIPE)
+    for pairs in ("joined", "apart"):
+        (folder / f"{pairs}.toml").write_text(RECIPE.format(pairs=pairs))
+    student = RECIPE.replace('pairs = "{pairs}"\n', "")
+    (folder / "quick.toml").write_text(student)
     said = [f"the {noun} ran and was {kind}" for noun in NOUNS for kind in ADJECTIVES] * 2
     rows = [(said[n], said[(5 * n + 1) % len(said)], ADJECTIVES[n % 2], str(n % 2)) for n in range(len(said))]
     (folder / "rows.tsv").write_text("\n".join("\t".join(row) for row in [("a", "b", "mood", "stars"), *rows]) + "\n")
@@ -48,10 +52,10 @@ def serve(folder: Path, small_bert: Path) -> Iterator[Callable[..., TestClient]]
     """Fine-tune, export and serve a task's teacher."""
     with ExitStack() as stack:
 
-        def start(task: str, *options: str) -> TestClient:
+        def start(task: str, *options: str, pairs: str = "joined") -> TestClient:
             run, models = folder / "runs" / f"{task}-teacher", folder / "models"
             table = ["--train", str(folder / "rows.tsv"), "--dev", str(folder / "rows.tsv"), *options]
-            how = ["--recipe", str(folder / "quick.toml"), "--teacher", str(small_bert), "--into", str(run)]
+            how = ["--recipe", str(folder / f"{pairs}.toml"), "--teacher", str(small_bert), "--into", str(run)]
             assert train(["finetune-teacher", "--task", task, *table, *how]) == 0
             assert export(["task", "--run", str(run), "--bundle", str(models / run.name)]) == 0
             client = stack.enter_context(
@@ -63,11 +67,15 @@ def serve(folder: Path, small_bert: Path) -> Iterator[Callable[..., TestClient]]
         yield start
 
 
-def test_a_pair_task_is_answered_over_http_as_in_pytorch(serve: Callable[..., TestClient], folder: Path):
-    client = serve("same", "--text", "a", "--text", "b", "--label", "mood")
+@pytest.mark.parametrize(("task", "how"), [("same", "joined"), ("near", "apart")])
+def test_a_pair_task_is_answered_over_http_as_in_pytorch(
+    serve: Callable[..., TestClient], folder: Path, task: str, how: str
+):
+    client = serve(task, "--text", "a", "--text", "b", "--label", "mood", pairs=how)
+    assert read_bundle(folder / "models" / f"{task}-teacher").manifest.inputs == f"pair_{how}"
     pairs = [("a good film", "the very bad dog sat on the mat"), ("cat", "the cat sat"), ("the " * 60, "a tree")]
-    reply = client.post("/classify/same", json={"pairs": pairs, "model": "teacher"}).json()
-    teacher = load_tuned_teacher(folder / "runs" / "same-teacher")
+    reply = client.post(f"/classify/{task}", json={"pairs": pairs, "model": "teacher"}).json()
+    teacher = load_tuned_teacher(folder / "runs" / f"{task}-teacher")
     expected = torch.softmax(torch.from_numpy(answer(teacher.model, teacher.read(pairs))), dim=1).numpy()
     found = [[prediction["scores"][label] for label in ("bad", "good")] for prediction in reply["predictions"]]
     assert np.allclose(found, expected, atol=1e-5)

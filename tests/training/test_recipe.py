@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from training.__main__ import recipe_of
 from training.recipe import (
     DistillRecipe,
     FinetuneRecipe,
@@ -36,7 +37,24 @@ def test_the_shipped_recipes_can_be_read():
     assert read_recipe(RECIPES / "student.toml", DistillRecipe).student.hidden == 256
     assert read_recipe(RECIPES / "sst2.toml", FinetuneRecipe).name == "sst2"
     assert read_recipe(RECIPES / "task.toml", FinetuneRecipe).distillation.kind == "logits"
-    assert read_recipe(RECIPES / "teacher-task.toml", TeacherTaskRecipe).pooling == "own"
+    for name in ("task-teacher", "sst2-teacher"):
+        recipe = read_recipe(RECIPES / f"{name}.toml", TeacherTaskRecipe)
+        assert (recipe.name, recipe.pairs) == (name, "apart")
+
+
+@pytest.mark.parametrize(
+    ("task", "whose", "recipe"),
+    [
+        ("sst2", "", "sst2"),
+        ("mrpc", "", "task"),
+        ("snips", "", "task"),
+        ("sst2", "-teacher", "sst2-teacher"),
+        ("cola", "-teacher", "task-teacher"),
+        ("task", "-teacher", "task-teacher"),
+    ],
+)
+def test_a_task_of_glue_has_its_own_recipe_where_there_is_one(task: str, whose: str, recipe: str):
+    assert recipe_of(task, whose) == RECIPES / f"{recipe}.toml"
 
 
 def test_what_is_left_out_has_a_default(tmp_path: Path):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,8 @@ import pytest
 import torch
 
 from training.checkpoint import Run, RunError
+from training.encoding import encode, tokenize
+from training.head import Head, fit_head
 from training.recipe import Optimisation, TeacherTaskRecipe
 from training.task import Examples, Task, examples_from
 from training.task_model import answer
@@ -28,6 +31,7 @@ PAIRS = Examples(
 RECIPE = TeacherTaskRecipe(
     "better",
     Optimisation(epochs=12, learning_rate=1e-2, batch_rows=8),
+    pairs="joined",
     dropout=0.0,
     precision="float32",
 )
@@ -48,8 +52,22 @@ def test_a_teacher_learns_a_task_on_joined_pairs(small_bert: Path, tmp_path: Pat
     assert examples_from(run.dev()).texts == PAIRS.texts
 
 
-def test_a_fine_tuned_teacher_is_loaded_as_it_was_left(small_bert: Path, tmp_path: Path):
-    run = tune(small_bert, tmp_path / "better-teacher")
+def test_a_teacher_learns_a_task_on_pairs_apart_from_its_own_vectors(small_bert: Path, tmp_path: Path):
+    still = Optimisation(epochs=1, learning_rate=1e-12, batch_rows=8)
+    run = tune(small_bert, tmp_path / "still", pairs="apart", optimisation=still)
+    head = Head(2, 32, 2)
+    texts = [text for pair in PAIRS.texts for text in pair]
+    own = load_teacher(str(small_bert))
+    vectors = encode(own.encoder, tokenize(own.tokenizer, texts, 48)).reshape(len(PAIRS), 2, -1)
+    fit_head(head, vectors, PAIRS.labels, BETTER)
+    expected = head(torch.from_numpy(vectors)).detach().numpy()
+    assert np.allclose(run.dev_answers(), expected, atol=1e-3 * np.abs(expected).max())
+    assert tune(small_bert, tmp_path / "better-teacher", pairs="apart").final_figures()["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("pairs", ["joined", "apart"])
+def test_a_fine_tuned_teacher_is_loaded_as_it_was_left(small_bert: Path, tmp_path: Path, pairs: str):
+    run = tune(small_bert, tmp_path / "better-teacher", pairs=pairs)
     teacher = load_tuned_teacher(run.folder)
     logits = answer(teacher.model, teacher.read(PAIRS.texts))
     assert teacher.task == BETTER
@@ -111,9 +129,11 @@ def test_a_run_of_a_teacher_learns_its_own_rows_only(small_bert: Path, tmp_path:
     assert examples_from(run.dev()).labels.tolist() == PAIRS.labels.tolist()
 
 
-def test_a_teacher_with_one_token_type_cannot_take_pairs(small_bert: Path, tmp_path: Path):
+def test_a_teacher_with_one_token_type_cannot_take_joined_pairs(small_bert: Path, tmp_path: Path):
     teacher = load_teacher(str(small_bert))
     teacher.encoder.bert.config.type_vocab_size = 1
     with pytest.raises(TeacherError, match="one token type"):
         finetune_teacher(RECIPE, BETTER, PAIRS, PAIRS, teacher, Run(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+    apart = replace(RECIPE, pairs="apart", optimisation=Optimisation(epochs=1, learning_rate=1e-4, batch_rows=8))
+    finetune_teacher(apart, BETTER, PAIRS, PAIRS, teacher, Run(tmp_path / "run"))
