@@ -46,7 +46,7 @@ tasks: $(VENV)/training ## the shipped tasks anew, from models/student and DATA_
 	@$(BIN)/python -m training finetune-teacher --task sst2
 	@$(BIN)/python -m training finetune-teacher --task cola
 	@$(FINETUNE) sst2 --teacher runs/sst2-teacher --transfer $(DATA_DIR)/corpus/nltk_movie_reviews.txt.xz
-	@$(FINETUNE) cola --teacher runs/cola-teacher
+	@$(FINETUNE) cola --teacher runs/cola-teacher --augment 10
 	@$(FINETUNE) mrpc
 	@$(FINETUNE) stsb
 	@$(FINETUNE) snips --recipe training/recipes/snips.toml --train $(SNIPS)/train.tsv --dev $(SNIPS)/valid.tsv --text text

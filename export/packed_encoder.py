@@ -57,7 +57,7 @@ def pack_encoder(
         tokenizer: In the Rust library's format.
         max_tokens: Of a row.
         precision: `float32` or `int8`.
-        inputs: What a row is made of.
+        inputs: What a row is made of; of a pair apart it is one text.
         limits: What int8 may cost.
         base: Whose embedding the encoder has learnt nothing beyond, and whose table it therefore shares in int8.
 
@@ -67,7 +67,8 @@ def pack_encoder(
     graph = encoder_graph(encoder)
     with in_file(tokenizer) as file:
         reader = Tokenizer(file, max_tokens)
-    rows = [row.ids for row in reader.rows(probes((*SENTENCES, *PASSAGES), inputs))]
+    asked = probes((*SENTENCES, *PASSAGES), "pair_joined" if inputs == "pair_joined" else "text")
+    rows = [row.ids for row in reader.rows(asked)]
     session = _session(graph)
     expected = encode(encoder, rows)
     together = compare(session.run(rows), expected)
