@@ -226,17 +226,17 @@ class Bundle:
         """Locate one of the bundle's files, or one of its encoder's, which may be the base's.
 
         Raises:
-            BundleError: the base is not there.
+            BundleError: the base is not there, or lacks the file as well.
         """
         return self._holder(file).folder / file
 
     def _holder(self, file: str) -> "Bundle":
         if file in self.manifest.files or file not in ENCODER or self.manifest.base is None:
             return self
-        if self.base is None:
+        if self.base is None or file not in self.base.manifest.files:
             raise BundleError(
-                f"{self.folder} needs the encoder of space {self.manifest.base}, and no bundle beside it has it: "
-                "make the task again, from the student that is there now"
+                f"{self.folder} needs {file} of the encoder of space {self.manifest.base}, and no bundle beside it has "
+                "it: put that bundle there, or make the task again, from a student that is there"
             )
         return self.base
 

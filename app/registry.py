@@ -109,7 +109,7 @@ def load_catalogue(models_dir: Path, limits: Limits, threads: int, metrics: Metr
 
     Raises:
         BundleError: the folder is missing, cannot be read or holds no bundle, a bundle cannot be served, two claim one
-            place, a head's base is not there, student and teacher cannot be compared, or a bundle is replaced
+            place, a task's base is not there, student and teacher cannot be compared, or a bundle is replaced
             meanwhile. No engine is left open.
     """
     bundles = _read_bundles(models_dir)

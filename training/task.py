@@ -37,7 +37,7 @@ class Task:
 
     Attributes:
         name: Lower case; the name of its bundle and route.
-        texts: 1, or 2 for pairs: a student encodes them apart, a teacher joined.
+        texts: 1, or 2 for pairs.
         labels: A classifier's answers in the order of its scores; empty for a regression.
         metrics: Names in METRICS; the first decides.
     """

@@ -227,7 +227,7 @@ def test_a_head_whose_encoder_was_replaced_is_missing_from_the_report_and_costs_
     options = ["--bundle", str(tmp_path / "models" / "student"), "--data", str(tmp_path), "--cache", str(tmp_path)]
     assert main(["evaluate", *options, "--into", str(tmp_path / "report")]) == 0
     shown = capsys.readouterr().out
-    assert f"mood needs the encoder of space {now['space']}, and no bundle beside it has it" in shown
+    assert f"of the encoder of space {now['space']}, and no bundle beside it has it" in shown
     assert "STS-B dev, Spearman (2 pairs)" in shown
     assert sorted(file.name for file in (tmp_path / "report").glob("eval*")) == ["evaluation.json", "evaluation.md"]
 
