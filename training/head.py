@@ -136,13 +136,17 @@ def _best(
     labels: NDArray[Any],
     metric: Metric | None = None,
 ) -> Any:
-    """Fit with the penalty that does best by the task's own metric: by accuracy, a rare label would not pay."""
-    scoring = make_scorer(metric) if metric else None
+    """Fit with the penalty that does best by the task's own metric: by accuracy, a rare label would not pay.
+
+    Where several do as well, as on rows that are easy to tell apart, the one whose probabilities are best decides: the
+    strongest would leave them all alike.
+    """
+    scoring = {"metric": make_scorer(metric), "probability": "neg_log_loss"} if metric else {"metric": "r2"}
     few = np.random.default_rng(0).permutation(len(labels))[:ROWS_TO_CHOOSE_ON]
     rarest = np.unique(labels[few], return_counts=True)[1].min() if labels.dtype.kind == "i" else len(few)
     if rarest >= FOLDS:
-        search = GridSearchCV(model, {name: values}, scoring=scoring, cv=FOLDS, refit=False).fit(
-            inputs[few], labels[few]
-        )
-        model.set_params(**search.best_params_)
+        search = GridSearchCV(model, {name: values}, scoring=scoring, cv=FOLDS, refit=False)
+        tried = search.fit(inputs[few], labels[few]).cv_results_
+        ascending = np.lexsort([tried[f"mean_test_{what}"] for what in reversed(scoring)])
+        model.set_params(**tried["params"][ascending[-1]])
     return model.fit(inputs, labels)

@@ -11,6 +11,7 @@ from app.session import EncoderSession, HeadSession
 from app.tokenizer import Tokenizer
 from export.columns import bundle_encoder, task_answers
 from export.judgement import row_vectors
+from export.packed_encoder import pack_encoder
 from export.packing import export_student, export_task, export_teacher
 from export.parity import ParityError
 from training.checkpoint import Run, RunError
@@ -18,7 +19,7 @@ from training.encoding import encode
 from training.finetuning import finetune, load_start
 from training.glue import TASKS, read_dev, read_train
 from training.head import Head
-from training.recipe import FinetuneRecipe, Optimisation, TeacherTaskRecipe
+from training.recipe import FinetuneRecipe, Int8, Optimisation, TeacherTaskRecipe
 from training.student import load_student
 from training.task import Examples, Task
 from training.teacher import load_teacher
@@ -236,6 +237,13 @@ def test_a_teacher_of_pairs_may_be_exported_in_int8(small_bert: Path, tmp_path: 
     finetune_teacher(recipe, task, rows, rows, load_teacher(str(small_bert)), run)
     figures = export_task(run, tmp_path / "alike-teacher", "int8").manifest.figures
     assert figures["alike_dev_accuracy_float32"] == run.final_figures()["accuracy"]
+
+
+def test_the_encoder_of_pairs_apart_is_judged_on_single_texts(small_bert: Path):
+    teacher = load_teacher(str(small_bert))
+    what = (teacher.encoder, teacher.tokenizer.to_str().encode(), teacher.max_tokens, "int8")
+    lenient = Int8(min_cosine=0.5)
+    assert pack_encoder(*what, "pair_apart", lenient).figures == pack_encoder(*what, "text", lenient).figures
 
 
 def test_a_loss_in_int8_beyond_the_recipes_limit_stops_the_export(student: Run, tmp_path: Path):

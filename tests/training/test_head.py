@@ -31,6 +31,15 @@ def test_a_head_is_fitted_to_labels_that_a_line_separates(classes: int):
     assert (head(torch.from_numpy(vectors)).argmax(dim=1).numpy() == labels).mean() > 0.95
 
 
+def test_a_head_is_sure_of_labels_that_any_penalty_would_tell_apart():
+    labels = np.arange(60.0) % 2
+    vectors = (0.1 * (2 * labels - 1)[:, None, None] * np.ones((60, 1, 4))).astype(np.float32)
+    head = Head(texts=1, width=4, outputs=2)
+    fit_head(head, vectors, labels, Task("t", 1, ("a", "b"), ("accuracy",)))
+    right = torch.softmax(head(torch.from_numpy(vectors)), dim=1)[np.arange(60), labels.astype(int)]
+    assert right.min() > 0.8
+
+
 def test_a_head_is_fitted_to_values():
     vectors = RNG.standard_normal((60, 1, 4)).astype(np.float32)
     labels = 3 * vectors[:, 0, 1] - 1
