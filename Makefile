@@ -42,7 +42,7 @@ distill: $(VENV)/training ## the shipped student anew, from DATA_DIR (hours on a
 		$(BIN)/python -m training distill --recipe training/recipes/student.toml
 
 tasks: FINETUNE := $(BIN)/python -m training finetune --task
-tasks: $(VENV)/training ## the shipped tasks anew, from models/student and DATA_DIR (two hours on two cores, most of it teachers)
+tasks: $(VENV)/training ## the shipped tasks anew, from models/student and DATA_DIR (hours on a CPU, most of it teachers)
 	@$(BIN)/python -m training finetune-teacher --task sst2
 	@$(BIN)/python -m training finetune-teacher --task cola
 	@$(FINETUNE) sst2 --teacher runs/sst2-teacher --transfer $(DATA_DIR)/corpus/nltk_movie_reviews.txt.xz

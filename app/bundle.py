@@ -3,7 +3,7 @@
     manifest.json        what it is (Manifest, below)
     model.onnx           the encoder: `input_ids` int64 (rows, tokens), `lengths` int64 (rows)
                          -> `vectors` float32 (rows, dimensions)
-    embedding.npy        students only: the graph's table of token embeddings, int8 (vocabulary, embedding)
+    embedding.npy        students only: the graph's table of token embeddings, uint8 (vocabulary, embedding)
     tokenizer.json       the encoder's tokenizer (Rust `tokenizers` format)
     head.onnx            tasks only: `vectors` float32 (rows, texts, dimensions)
                          -> `scores` float32 (rows, labels), activation inside

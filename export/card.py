@@ -131,7 +131,7 @@ def _rows(manifest: Mapping[str, Any]) -> str:
     recipe = manifest["training"]["recipe"]
     start = recipe.get("from", {}).get("bundle")
     began = "is" if _is_head(recipe) else "began as"
-    shared = ", whose table of token embeddings it shares" if manifest.get("base") and began != "is" else ""
+    shared = ", whose table of token embeddings it shares" if manifest.get("base") and not _is_head(recipe) else ""
     known = "its card names what that was trained on"
     before = f" The encoder {began} that of models/{start}{shared}: {known}." if start else ""
     licence = recipe.get("licence") or "not stated"

@@ -8,13 +8,10 @@ from typing import Any
 
 import torch
 
-from app.bundle import HEAD, MANIFEST, MODEL, TOKENIZER, WEIGHTS, Bundle, BundleError, Texts, read_bundle, read_bundles
-from app.session import EncoderSession, HeadSession, Vectors
-from app.tokenizer import Tokenizer
+from app.bundle import HEAD, MANIFEST, WEIGHTS, Bundle, BundleError, Texts, read_bundle, read_bundles
+from app.session import HeadSession, Vectors
 from export.judgement import row_vectors
-from export.packed_encoder import Encode as PackedEncode
-from export.packed_encoder import teacher_space
-from export.parity import served
+from export.packed_encoder import bundle_encoder, teacher_space
 from training.checkpoint import Run, RunError
 from training.encoding import Encode, text_encoder
 from training.evaluation import Answer, TaskAnswers
@@ -139,12 +136,6 @@ def columns(teacher: Teacher, runs: Sequence[Path], bundles: Sequence[Path]) -> 
 def weights_encoder(folder: Path) -> Encode:
     """Encode texts in float32 PyTorch, with the weights of a run or the float16 weights that a bundle carries."""
     return _in_float32(load_start(folder))
-
-
-def bundle_encoder(bundle: Bundle) -> PackedEncode:
-    """Encode texts, or joined pairs, with a bundle's encoder; raises BundleError where its base is not there."""
-    tokenizer = Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens)
-    return served(tokenizer, EncoderSession(bundle.path(MODEL), bundle.embedding))
 
 
 def task_answers(models: Path) -> dict[str, TaskAnswers]:

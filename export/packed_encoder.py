@@ -96,9 +96,13 @@ def pack_encoder(
 def packed_encoder(bundle: Bundle) -> PackedEncoder:
     """Give the encoder that a bundle already holds."""
     say(f"the encoder is that of {bundle.folder}")
-    reader = Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens)
-    encode = served(reader, EncoderSession(bundle.path(MODEL), bundle.embedding))
-    return PackedEncoder({}, bundle.manifest.space, bundle.manifest.precision, encode, {})
+    return PackedEncoder({}, bundle.manifest.space, bundle.manifest.precision, bundle_encoder(bundle), {})
+
+
+def bundle_encoder(bundle: Bundle) -> Encode:
+    """Encode texts, or joined pairs, with a bundle's encoder; raises BundleError where its base is not there."""
+    tokenizer = Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens)
+    return served(tokenizer, EncoderSession(bundle.path(MODEL), bundle.embedding))
 
 
 def probes(texts: Sequence[str], inputs: Inputs) -> list[Texts]:

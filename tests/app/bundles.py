@@ -94,12 +94,12 @@ def head_graph(labels: int = 2, texts: int = 1, activation: str = "softmax") -> 
     return _graph(nodes, [vectors], scores, {"weights": weights})
 
 
-def split_graph(table: np.ndarray = EMBEDDINGS) -> dict[str, bytes]:
+def split_graph() -> dict[str, bytes]:
     """The encoder's graph, and its embeddings in a file beside it."""
-    model, file = onnx.load_model_from_string(encoder_graph(table)), io.BytesIO()
-    np.save(file, table)
+    model, file = onnx.load_model_from_string(encoder_graph()), io.BytesIO()
+    np.save(file, EMBEDDINGS)
     (embeddings,) = [one for one in model.graph.initializer if one.name == EMBEDDING_NAME]
-    set_external_data(embeddings, "embedding.npy", offset=file.tell() - table.nbytes, length=table.nbytes)
+    set_external_data(embeddings, "embedding.npy", offset=file.tell() - EMBEDDINGS.nbytes, length=EMBEDDINGS.nbytes)
     embeddings.ClearField("raw_data")
     return {"model.onnx": model.SerializeToString(), "embedding.npy": file.getvalue()}
 

@@ -11,7 +11,8 @@ from app.bundle import read_bundle
 from app.main import create_app
 from app.settings import Settings
 from export.calibration import expected_calibration_error
-from export.columns import bundle_encoder, task_answers, weights_encoder
+from export.columns import task_answers, weights_encoder
+from export.packed_encoder import bundle_encoder
 from export.parity import PASSAGES, SENTENCES
 from training.encoding import encode, tokenize
 from training.evaluation import dev_rows, sts_spearman

@@ -10,13 +10,13 @@ import pytest
 from app.bundle import read_bundle
 from export.columns import (
     TEACHER,
-    bundle_encoder,
     columns,
     first_recipe,
     of_another_corpus,
     task_answers,
     weights_encoder,
 )
+from export.packed_encoder import bundle_encoder
 from export.packing import export_student, export_task
 from tests.conftest import write_data
 from training.__main__ import main

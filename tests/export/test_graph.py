@@ -61,11 +61,9 @@ def test_a_graph_takes_over_the_embeddings_of_another(tmp_path: Path):
     whole = quantise(encoder_graph(other))
     (tmp_path / MODEL).write_bytes(whole)
     with torch.no_grad():
-        other.embedding.weight.mul_(1.01)
-        other.lstm.weight_ih_l0.div_(1.01)
-        other.lstm.weight_ih_l0_reverse.div_(1.01)
+        other.embedding.weight.add_(0.01 * torch.randn_like(other.embedding.weight))
     nudged = quantise(encoder_graph(other))
-    assert split(nudged)[1] != split(whole)[1] or nudged != whole
+    assert split(nudged)[1] != split(whole)[1]
     taken = with_table_of(nudged, tmp_path / MODEL)
     assert split(taken)[1] == split(whole)[1]
     assert np.allclose(session(tmp_path, taken).run(ROWS), encode(student(), ROWS), atol=0.02)

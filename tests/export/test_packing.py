@@ -9,9 +9,9 @@ import torch
 from app.bundle import CANARY, EMBEDDING, HEAD, MODEL, TOKENIZER, WEIGHTS, BundleError, read_bundle
 from app.session import EncoderSession, HeadSession
 from app.tokenizer import Tokenizer
-from export.columns import bundle_encoder, task_answers
+from export.columns import task_answers
 from export.judgement import row_vectors
-from export.packed_encoder import pack_encoder
+from export.packed_encoder import bundle_encoder, pack_encoder
 from export.packing import export_student, export_task, export_teacher
 from export.parity import ParityError
 from training.checkpoint import Run, RunError
