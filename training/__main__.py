@@ -79,6 +79,8 @@ def finetune(options: argparse.Namespace) -> None:
         recipe = replace(recipe, encoder_rate=1.0, embedding_rate=1.0)  # what has not been trained needs no sparing
     task, train, dev = read_rows(options)
     start = load_start(options.start)
+    if "run" in start.origin and (so_far := Run(options.start).unfinished()):
+        sys.stderr.write(f"warning: {options.start} is not finished: {so_far}; its weights so far are taken\n")
     if options.scratch:
         start = from_scratch(start, recipe.seed)
     with join_peers(options.device) as peers:

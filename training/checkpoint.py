@@ -215,17 +215,21 @@ class Run:
 
     def require_finished(self) -> None:
         """Raises RunError when the run stopped before its last epoch, or before that epoch's weights were saved."""
+        if lacks := self.unfinished():
+            raise RunError(f"{self.folder} is not finished: {lacks}; the command that began it goes on")
+
+    def unfinished(self) -> str | None:
+        """Say how far a run came that stopped early, as `require_finished` means it; none for a finished one."""
         recipe, last = self.recipe(), self._last_epoch()
         fitted_at_once = recipe.get("encoder_rate") == 0
         done, epochs = last.get("epoch", 0), 1 if fitted_at_once else recipe["optimisation"]["epochs"]
-        goes_on = "the command that began it goes on"
         if done < epochs:
-            raise RunError(f"{self.folder} is not finished: {done} of {epochs} epochs; {goes_on}")
+            return f"{done} of {epochs} epochs"
         # an epoch is logged before its checkpoint is written, which a full disk or a kill may prevent
         state = self.load(mapped=True)
         if state and state["step"] < last["step"]:
-            saved = f"its checkpoint is of step {state['step']} of {last['step']}"
-            raise RunError(f"{self.folder} is not finished: {saved}; {goes_on}")
+            return f"its checkpoint is of step {state['step']} of {last['step']}"
+        return None
 
     def forget_after(self, step: int) -> None:
         """Drop metrics of steps that a killed run had done beyond its last checkpoint; they will be done again."""

@@ -26,6 +26,7 @@ SETTINGS = (
     "student + approximation, head alone",
     "student + approximation",
     "student + approximation + task distillation",
+    "fine-tuned teacher, pairs joined",
     "fine-tuned teacher",
 )
 
@@ -127,7 +128,8 @@ def as_json(rows: Sequence[Setting]) -> str:
 def setting_of(recipe: dict[str, Any], facts: dict[str, Any]) -> str:
     """Name what a run did, as one of SETTINGS."""
     if facts.get("role") == "teacher":
-        return "fine-tuned teacher"
+        joined = facts["task"]["texts"] == 2 and not facts.get("apart", False)
+        return "fine-tuned teacher, pairs joined" if joined else "fine-tuned teacher"
     start = "student from scratch" if "scratch" in recipe["from"] else "student + approximation"
     if "taught_by" in recipe:
         return f"{start} + task distillation"

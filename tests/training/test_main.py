@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -110,6 +111,20 @@ def test_a_table_of_ones_own_becomes_a_task(small_student: Path, tmp_path: Path,
     (tmp_path / "dev.tsv").write_text("\n".join(["review\tthumb", *rows[:3], "a good film\tup"]) + "\n")
     assert main([*run, str(tmp_path / "scored"), "--dev", str(tmp_path / "dev.tsv")]) == 0
     assert "warning: 3 of 4 rows of " in capsys.readouterr().err
+
+
+def test_a_student_whose_training_goes_on_is_taken_with_a_warning(
+    small_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    (tmp_path / "my.tsv").write_text("text\tlabel\n" + "".join(f"film {n}\t{n % 2}\n" for n in range(40)))
+    shutil.copytree(small_student, early := tmp_path / "early")
+    recipe = json.loads((early / "recipe.json").read_bytes())
+    recipe["optimisation"]["epochs"] += 2
+    (early / "recipe.json").write_text(json.dumps(recipe))
+    table = ["--train", str(tmp_path / "my.tsv"), "--text", "text", "--from", str(early)]
+    assert main(["finetune", "--task", "film", "--frozen", *table, "--into", str(tmp_path / "run")]) == 0
+    epochs = recipe["optimisation"]["epochs"]
+    assert f"warning: {early} is not finished: {epochs - 2} of {epochs} epochs; its" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["snips", "student"])

@@ -10,7 +10,7 @@ from tokenizers.models import WordLevel
 from training.checkpoint import Run, RunError
 from training.finetuning import finetune, from_scratch, load_start
 from training.recipe import FinetuneRecipe, Optimisation, TeacherTaskRecipe
-from training.settings_table import Figure, Gain, as_json, as_markdown, settings
+from training.settings_table import Figure, Gain, as_json, as_markdown, setting_of, settings
 from training.soft_targets import Teaching
 from training.task import Examples, Task
 from training.teacher import load_teacher
@@ -123,6 +123,13 @@ def test_the_gain_over_the_row_above_is_paired_and_its_interval_is_of_the_rows(t
     assert last.value == pytest.approx(2 / 24)
     assert last.low <= last.value <= last.high
     assert str(Gain(0.0123, -0.01, 0.03)) == "+0.0123 (-0.0100 to +0.0300)"
+
+
+def test_teachers_that_read_pairs_joined_and_apart_are_two_settings():
+    facts = {"role": "teacher", "task": {"texts": 2}}
+    assert setting_of({}, {**facts, "apart": True}) == "fine-tuned teacher"
+    assert setting_of({}, {**facts, "apart": False}) == "fine-tuned teacher, pairs joined"
+    assert setting_of({}, {**facts, "task": {"texts": 1}, "apart": False}) == "fine-tuned teacher"
 
 
 def test_runs_that_learnt_other_rows_are_no_seeds_of_one_setting(tmp_path: Path):
