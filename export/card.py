@@ -6,6 +6,7 @@ from typing import Any
 from export.calibration import BINS, ROWS_TO_FIT
 from export.slices import LONGEST, ROWS_TO_SCORE, TYPO_EVERY
 from training.glue import TASKS
+from training.head import FOLDS
 from training.teacher import PACKAGE_NAME
 
 TITLES = {
@@ -17,6 +18,8 @@ TITLES = {
     "sts_dev_spearman_float32": "STS-B dev, Spearman, float32",
     "sts_dev_spearman_int8": "STS-B dev, Spearman, int8",
 }
+
+STARTS = {"bundle": "models", "run": "runs"}  # what a student that is fine-tuned may be, and where it lies
 
 
 def model_card(manifest: Mapping[str, Any]) -> str:
@@ -44,7 +47,8 @@ def _what(manifest: Mapping[str, Any]) -> str:
     labels = ", ".join(manifest["labels"]) or "a number"
     task = made["recipe"]["task"]
     if _is_head(made["recipe"]):
-        return f"A head on the vectors of a shared student, for {task}; answers {labels}."
+        whose = "a shared student" if manifest.get("base") else "a student of its own"
+        return f"A head on the vectors of {whose}, for {task}; answers {labels}."
     network = "A BiLSTM" if manifest["role"] == "student" else made["recipe"]["teacher"]
     joined = ", the two texts of a pair joined into one row" if manifest["inputs"] == "pair_joined" else ""
     return f"{network} fine-tuned on {task}{joined}; answers {labels}. Encoder in {manifest['precision']}."
@@ -86,7 +90,7 @@ def _how(manifest: Mapping[str, Any]) -> str:
         )
     command = "finetune-teacher" if manifest["role"] == "teacher" else "finetune"
     return (
-        f"    python -m training {command} --task {recipe['task']}{_options(recipe)}\n"
+        f"    python -m training {command} --task {recipe['task']}{_options(manifest)}\n"
         f"    {_export(manifest)}\n\n"
         f"{made['rows']:,} training rows, {_training(recipe)}. {_rows(manifest)}"
     )
@@ -99,7 +103,8 @@ def _losses(recipe: Mapping[str, Any]) -> str:
 def _training(recipe: Mapping[str, Any]) -> str:
     """Say what the training rows were used for."""
     if _is_head(recipe):
-        return "to which a head alone was fitted, its penalty chosen by cross-validation among them"
+        chosen = f"its penalty chosen by cross-validation among them, unless a label has fewer than {FOLDS}"
+        return f"to which a head alone was fitted, {chosen}"
     passes = f"{recipe['optimisation']['epochs']} passes; the last pass is kept, whatever the dev set said of others"
     if not recipe.get("transfer_rows"):
         return passes
@@ -122,18 +127,19 @@ def _export(manifest: Mapping[str, Any]) -> str:
         return f"python -m export teacher{own}{precision}"
     if manifest["kind"] == "encoder":
         return f"python -m export student --run runs/{recipe['name']} --bundle models/{name}"
-    suffix = "-teacher" if manifest["role"] == "teacher" else ""
-    return f"python -m export task --run runs/{recipe['task']}{suffix} --bundle models/{name}{suffix}"
+    suffix, usual = ("-teacher", "float32") if manifest["role"] == "teacher" else ("", "int8")
+    precision = f" --precision {manifest['precision']}" if manifest["precision"] != usual else ""
+    return f"python -m export task --run runs/{recipe['task']}{suffix} --bundle models/{name}{suffix}{precision}"
 
 
 def _rows(manifest: Mapping[str, Any]) -> str:
     """Say whose the training rows are, and where it is written what the encoder had read before."""
     recipe = manifest["training"]["recipe"]
-    start = recipe.get("from", {}).get("bundle")
+    start = recipe.get("from", {})
     began = "is" if _is_head(recipe) else "began as"
     shared = ", whose table of token embeddings it shares" if manifest.get("base") and not _is_head(recipe) else ""
-    known = "its card names what that was trained on"
-    before = f" The encoder {began} that of models/{start}{shared}: {known}." if start else ""
+    known = ": its card names what that was trained on" if "bundle" in start else ""
+    before = f" The encoder {began} that of {where}{shared}{known}." if (where := _start(start)) else ""
     licence = recipe.get("licence") or "not stated"
     if recipe["task"] not in TASKS:
         return f"The rows are a table of one's own; its licence: {licence}.{before}"
@@ -145,9 +151,23 @@ def _rows(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _options(recipe: Mapping[str, Any]) -> str:
-    """Give what the command line had besides the task: own tables and columns are the user's to name."""
-    table = "" if recipe["task"] in TASKS else " --train TABLE --text COLUMN"
+def _start(start: Mapping[str, Any]) -> str | None:
+    """Say where the student lay that a task grew from; none of a student from scratch, or of a teacher."""
+    return next((f"{folder}/{start[kind]}" for kind, folder in STARTS.items() if kind in start), None)
+
+
+def _options(manifest: Mapping[str, Any]) -> str:
+    """Give what the command line had besides the task: own tables, columns and recipes are the user's to name."""
+    recipe = manifest["training"]["recipe"]
+    table = ""
+    if recipe["task"] not in TASKS:
+        texts = " --text COLUMN" * (1 if manifest["inputs"] == "text" else 2)
+        table = f" --train TABLE{texts}{' --regression' if manifest['kind'] == 'regressor' else ''}"
+    suffix = "-teacher" if manifest["role"] == "teacher" else ""
+    usual = (f"task{suffix}", f"{recipe['task']}{suffix}")
+    followed = f" --recipe {name}.toml" if (name := recipe.get("name", usual[0])) not in usual else ""
+    start = _start(recipe.get("from", {}))
+    grown = f" --from {start}" if start not in (None, "models/student") else ""
     frozen = " --frozen" if _is_head(recipe) else ""
     scratch = " --scratch" if "scratch" in recipe.get("from", {}) else ""
     learnt = f" --teacher runs/{recipe['taught_by']['run']}" if "taught_by" in recipe else ""
@@ -156,7 +176,7 @@ def _options(recipe: Mapping[str, Any]) -> str:
     if recipe.get("transfer_rows"):
         transfer = f" --transfer {' '.join(recipe['transfer_files'])} --transfer-rows {recipe['transfer_rows']}"
     augment = f" --augment {recipe['variants_per_row']}" if "variants_per_row" in recipe else ""
-    return f"{table}{frozen}{scratch}{learnt}{transfer}{augment}{own} --seed {recipe['seed']}"
+    return f"{table}{followed}{grown}{frozen}{scratch}{learnt}{transfer}{augment}{own} --seed {recipe['seed']}"
 
 
 def _figures(manifest: Mapping[str, Any]) -> str:

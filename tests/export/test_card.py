@@ -116,9 +116,71 @@ def test_a_tasks_card_repeats_the_options_that_made_it():
     assert "That of the texts without labels: CC0." in card
 
 
+@pytest.mark.parametrize(
+    ("role", "inputs", "kind", "options"),
+    [
+        ("student", "text", "classifier", "--train TABLE --text COLUMN --seed 1"),
+        ("student", "pair_apart", "classifier", "--train TABLE --text COLUMN --text COLUMN --seed 1"),
+        ("teacher", "pair_joined", "regressor", "--train TABLE --text COLUMN --text COLUMN --regression --seed 1"),
+    ],
+)
+def test_the_command_on_the_card_of_ones_own_task_reads_the_table_as_it_was_read(
+    role: str, inputs: str, kind: str, options: str
+):
+    recipe = {"task": "mood", "seed": 1, "optimisation": {"epochs": 3}, "teacher": "all-MiniLM-L6-v2"}
+    made = {"role": role, "inputs": inputs, "kind": kind, "training": {"rows": 100, "recipe": recipe}}
+    assert f" --task mood {options}\n" in model_card(TASK | made)
+
+
+@pytest.mark.parametrize(
+    ("start", "option", "said"),
+    [
+        ({"bundle": "student"}, "", "models/student: its card"),
+        ({"bundle": "small"}, " --from models/small", "models/small: its card"),
+        ({"run": "student"}, " --from runs/student", "runs/student.\n"),
+    ],
+)
+def test_a_tasks_card_says_from_which_student_it_grew(start: dict[str, str], option: str, said: str):
+    recipe = {"task": "sst2", "seed": 1, "optimisation": {"epochs": 3}, "from": start}
+    card = model_card(TASK | {"training": {"rows": 100, "recipe": recipe}})
+    assert f" --task sst2{option} --seed 1\n" in card
+    assert f"The encoder began as that of {said}" in card
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "option"),
+    [
+        ("student", "task", ""),
+        ("student", "mine", " --recipe mine.toml"),
+        ("teacher", "task-teacher", ""),
+        ("teacher", "joined", " --recipe joined.toml"),
+    ],
+)
+def test_a_tasks_card_names_a_recipe_that_is_not_followed_unasked(role: str, name: str, option: str):
+    recipe = {"name": name, "task": "mrpc", "seed": 1, "optimisation": {"epochs": 3}, "teacher": "all-MiniLM-L6-v2"}
+    card = model_card(TASK | {"role": role, "training": {"rows": 100, "recipe": recipe}})
+    assert f" --task mrpc{option} --seed 1\n" in card
+
+
+def test_a_tasks_card_gives_its_precision_where_that_was_asked_for():
+    made = {"rows": 100, "recipe": TASK["training"]["recipe"] | {"teacher": "all-MiniLM-L6-v2"}}
+    student, teacher = TASK | {"training": made}, TASK | {"role": "teacher", "training": made}
+    for usual in (student | {"precision": "int8"}, teacher | {"precision": "float32"}):
+        assert "--precision" not in model_card(usual)
+    assert "--bundle models/mood --precision float32`." in model_card(student | {"precision": "float32"})
+    assert "--bundle models/mood-teacher --precision int8`." in model_card(teacher | {"precision": "int8"})
+
+
+def test_the_card_of_a_head_with_an_encoder_of_its_own_does_not_call_it_shared():
+    recipe = {"task": "mood", "seed": 1, "optimisation": {"epochs": 3}, "encoder_rate": 0, "from": {"run": "student"}}
+    card = model_card(TASK | {"training": {"rows": 100, "recipe": recipe}})
+    assert "A head on the vectors of a student of its own, for mood; answers" in card
+    assert "The encoder is that of runs/student.\n" in card
+
+
 def test_the_card_of_a_head_alone_speaks_of_no_passes():
     recipe = {"task": "mood", "seed": 1, "optimisation": {"epochs": 3}, "encoder_rate": 0, "licence": "CC0"}
-    card = model_card(TASK | {"training": {"rows": 100, "recipe": recipe}})
+    card = model_card(TASK | {"base": "0123456789abcdef", "training": {"rows": 100, "recipe": recipe}})
     assert "100 training rows, to which a head alone was fitted" in card
     assert "A head on the vectors of a shared student, for mood; answers" in card
     assert "passes" not in card
