@@ -13,6 +13,7 @@ from app.bundle import (
     CANARY,
     CARD,
     HEAD,
+    MANIFEST,
     TOKENIZER,
     WEIGHTS,
     Bundle,
@@ -20,6 +21,7 @@ from app.bundle import (
     Inputs,
     Texts,
     find_encoder,
+    read_manifest,
     write_bundle,
 )
 from app.session import HeadSession, Vectors
@@ -111,13 +113,15 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
 
     Raises:
         RunError: the run is not finished, holds no task, a task of one's own under the name of one of GLUE's, or a head
-            on an encoder in another precision.
+            on an encoder in another precision; or an encoder lies in `folder`.
         ParityError: a graph answers otherwise than PyTorch, or int8 costs more than it may.
-        BundleError: the bundle that the frozen encoder belongs to is not beside `folder`.
+        BundleError: the bundle that the frozen encoder belongs to is not beside `folder`, or one there cannot be read.
     """
     facts, recipe = run.facts(), run.recipe()
     if "task" not in facts:
         raise RunError(f"{run.folder} holds an encoder: `python -m export student` is its command")
+    if (folder / MANIFEST).is_file() and read_manifest(folder).kind == "encoder":
+        raise RunError(f"{folder} holds an encoder, whose place the task would take: give it another --bundle")
     role = facts.get("role", "student")
     run.require_finished()
     task = task_from(facts["task"])

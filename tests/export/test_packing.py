@@ -102,6 +102,14 @@ def test_a_task_shares_the_embeddings_of_the_student_that_it_grew_from(student: 
     assert (bundle_encoder(bundle)(texts) * expected).sum(axis=1).min() > 0.999
 
 
+def test_a_task_does_not_take_the_place_of_the_encoder_that_it_needs(student: Run, corpus: Path, tmp_path: Path):
+    base = export_student(student, tmp_path / "student", tmp_path)
+    run = sst2(base.folder, corpus, Run(tmp_path / "runs" / "student"), encoder_rate=0.0)
+    with pytest.raises(RunError, match="student holds an encoder, whose place the task would take"):
+        export_task(run, base.folder)
+    assert read_bundle(base.folder) == base
+
+
 def test_a_task_has_all_of_its_encoder_where_its_student_is_not_beside_it(
     student: Run, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
