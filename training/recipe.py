@@ -118,7 +118,7 @@ class Int8:
 
     Attributes:
         min_cosine: Lowest cosine of a vector to the same text's in float32, over the exporter's own texts.
-        max_loss: Of the deciding metric, where there are labelled rows.
+        max_loss: Of the deciding metric, where there are labelled rows; of few of them, as much as one counts for.
     """
 
     min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.995
