@@ -157,7 +157,8 @@ def _summary(results: Sequence[dict[str, Any]], figures: dict[str, Any]) -> list
         for role in ("student", "teacher")
     ]
     speed_up = f"speed-up {figures['speed_up']:.1f}, both with {figures['threads']} threads"
-    return [f"{len(results)} inputs, {_agreement(results)}", *timings, speed_up]
+    cut = f", {len(figures['truncated'])} of them cut off at a model's limit" if figures["truncated"] else ""
+    return [f"{len(results)} inputs{cut}, {_agreement(results)}", *timings, speed_up]
 
 
 def _agreement(results: Sequence[dict[str, Any]]) -> str:

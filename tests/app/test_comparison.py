@@ -41,6 +41,13 @@ def test_a_byte_order_mark_is_no_text_and_only_a_line_break_ends_a_line(settings
     assert rows == ["1.000   good film", "1.000   the cat\u2028sat\x85\x0c\x1cdown"]
 
 
+def test_texts_that_are_compared_by_their_beginning_alone_are_counted(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "sentences.txt"
+    file.write_text(f"good film\n{'good ' * 40}\n")
+    *_, agreement, _, _, _ = compare_file(settings, 1, file, None).splitlines()
+    assert agreement == "2 inputs, 1 of them cut off at a model's limit, mean cosine 1.000"
+
+
 def test_a_task_shows_both_labels(settings: Settings, lines: Path) -> None:
     head, first, *_, agreement, _, _, _ = compare_file(settings, 1, lines, "mood").splitlines()
     assert head.split() == ["student", "teacher", "input"]
