@@ -52,7 +52,8 @@ tasks: $(VENV)/training ## the shipped tasks anew, from models/student and DATA_
 	@$(FINETUNE) snips --recipe training/recipes/snips.toml --train $(SNIPS)/train.tsv --dev $(SNIPS)/valid.tsv --text text
 
 $(EXPORT): $(VENV)/training ## models/ from runs/
-	@$(BIN)/python -m export student --run runs/student
+	@# where none was distilled, the tasks grew from the student that is there
+	@$(if $(wildcard runs/student),$(BIN)/python -m export student --run runs/student)
 	@for task in $(TASKS); do $(BIN)/python -m export task --run runs/$$task || exit 1; done
 
 bench: $(VENV)/development models/teacher/manifest.json ## the student's speed beside its teacher and other servers (an hour)

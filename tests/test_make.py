@@ -45,6 +45,16 @@ def test_snips_is_made_by_its_own_recipe():
     assert "--recipe training/recipes/snips.toml" in snips
 
 
+def test_tasks_are_exported_beside_the_student_that_is_there_where_none_was_distilled(copy: Path):
+    def exports() -> str:
+        return make(copy, "--dry-run", "export").stdout
+
+    assert "-m export student" not in exports()
+    assert "-m export task --run runs/" in exports()
+    (copy / "runs" / "student").mkdir(parents=True)
+    assert "-m export student --run runs/student" in exports()
+
+
 def test_a_python_too_old_is_named_with_the_way_out(copy: Path):
     old = copy / "old-python"
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.2 && exit 0\nexit 1\n')
