@@ -1,7 +1,9 @@
 """How a request that works with a model is taken: admitted, read, checked, and given up where nobody waits any more."""
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
+from itertools import islice
 from time import perf_counter
 from typing import Any, get_type_hints
 
@@ -24,6 +26,10 @@ DISCARDED_BYTES = 32 * 2**20
 
 # Pydantic makes a dictionary of each problem: with a body of nothing else, for seconds and hundreds of megabytes.
 MOST_PROBLEMS = 100
+# Reading a body of nothing but lists or unknown fields takes it as long. No request has this many for each sentence.
+MOST_PARTS = 20
+OPENINGS = (b"[", b"{", b":")
+PARTS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{:]', re.DOTALL)  # strings, of which what is within does not count
 
 
 class JsonRoute(APIRoute):
@@ -47,6 +53,7 @@ class JsonRoute(APIRoute):
                     body = await _read_body(request, settings.max_body_bytes)
                     patience.watch()
                     arrived = perf_counter()
+                    _check_parts(body, settings.max_sentences)
                     checked = _check(content, body)
                     call.stages["parse"] = perf_counter() - arrived
                     return await endpoint(**request.path_params, body=checked, request=request)
@@ -120,6 +127,14 @@ async def _read_body(request: Request, limit: int) -> bytes:
     if received > limit:
         raise too_large
     return bytes(body)
+
+
+def _check_parts(body: bytes, most_sentences: int) -> None:
+    most = MOST_PARTS * most_sentences
+    if sum(map(body.count, OPENINGS)) <= most or not body.lstrip().startswith((b"[", b"{")):
+        return
+    if any(islice(PARTS.finditer(body), most, None)):
+        raise InvalidError(f"the body has more than {most} parts; {PREFIX}MAX_SENTENCES is {most_sentences}")
 
 
 def _check(content: TypeAdapter[Any], body: bytes) -> BaseModel:

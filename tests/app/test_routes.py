@@ -7,6 +7,8 @@ import pytest
 from bundles import MAX_TOKENS, VOCABULARY
 from fastapi.testclient import TestClient
 
+from app import json_route
+
 Serve = Callable[..., TestClient]
 
 
@@ -163,7 +165,7 @@ def test_models_and_tasks_are_listed_with_their_manifests(client: TestClient) ->
         ("POST", "/encode", b"", 400, "not_json", None),
         ("POST", "/encode", b'{"sentences": "\\ud800"}', 400, "not_json", None),
         ("POST", "/encode", b'{"sentences": "\xff"}', 400, "not_json", None),
-        ("POST", "/encode", b"[" * 100_000, 400, "not_json", None),
+        ("POST", "/encode", b"[" * 10_000, 400, "not_json", None),
         ("POST", "/encode", b'{"sentences":' + b"[" * 150 + b"]" * 150 + b"}", 422, "invalid", "sentences.0"),
         ("POST", "/encode", b"[]", 422, "invalid", None),
         ("POST", "/encode", b"{}", 422, "invalid", "sentences"),
@@ -201,16 +203,42 @@ def test_every_error_has_one_body(client: TestClient, method, path, body, status
 
 
 def test_json_nested_without_end_is_no_json_and_does_no_harm(client: TestClient) -> None:
-    for depth in (1_000, 100_000):
+    for depth in (1_000, 10_000):
         answer = client.post("/encode", content=b'{"sentences":' + b"[" * depth + b"]" * depth + b"}")
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "not_json")
     assert client.post("/encode", json={"sentences": "good"}).status_code == 200
 
 
 def test_of_a_body_that_is_wrong_everywhere_not_every_place_is_told(client: TestClient) -> None:
-    answer = client.post("/encode", json={str(number): 1 for number in range(10_000)})
+    answer = client.post("/encode", json={str(number): 1 for number in range(1_000)})
     assert answer.status_code == 422
-    assert answer.json()["error"]["message"] == "the body is wrong in 10001 places; /docs shows what is taken"
+    assert answer.json()["error"]["message"] == "the body is wrong in 1001 places; /docs shows what is taken"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"sentences": "a", "more": [' + b"[]," * 50 + b"[]]}",
+        b'{"sentences": "a", ' + b",".join(b'"%d": 1' % number for number in range(50)) + b"}",
+        b'{"sentences": "a", ' + rb'"\\": 1, ' * 50 + b'"more": 1}',
+    ],
+)
+def test_a_body_of_more_parts_than_any_request_has_is_refused_before_they_are_read(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    client = serve(max_sentences=2)
+    monkeypatch.setattr(json_route, "_check", lambda *_: pytest.fail("it was read"))
+    answer = client.post("/encode", content=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"] == "the body has more than 40 parts; UNDERSTUDY_MAX_SENTENCES is 2"
+
+
+def test_what_is_within_a_sentence_is_no_part_of_the_body(serve: Serve) -> None:
+    client = serve(max_sentences=1)
+    for sentence in ('[{":' * 100, '\\"[' * 100, '["' * 100 + "\\"):
+        assert client.post("/encode", json={"sentences": [sentence]}).status_code == 200
+    plain = client.post("/encode", content=b"key: value\n" * 100)
+    assert plain.json()["error"]["type"] == "not_json"
 
 
 def test_a_wrong_method_is_told_the_right_ones(client: TestClient) -> None:
