@@ -89,7 +89,7 @@ async def encode(body: EncodeRequest, request: Request) -> Response:
     call, catalogue, settings = _context(request)
     engine = catalogue.encoder(body.model)
     call.model = engine.manifest.role
-    sentences = _texts(body.sentences, settings)
+    sentences = _texts(body.sentences, "sentences", settings)
     encoded = await engine.encode(sentences, truncate=body.truncate)
     _note(request, engine, encoded)
     _service(request).shadow.offer(engine, sentences, encoded.vectors)
@@ -234,9 +234,9 @@ def _context(request: Request) -> tuple[Call, Catalogue, Settings]:
     return request.scope[CALL], request.scope[CATALOGUE], _service(request).settings
 
 
-def _texts(sentences: str | list[str], settings: Settings) -> list[Texts]:
+def _texts(sentences: str | list[str], param: str, settings: Settings) -> list[Texts]:
     texts = [(sentences,)] if isinstance(sentences, str) else [(sentence,) for sentence in sentences]
-    _limit(len(texts), "sentences", settings)
+    _limit(len(texts), param, settings)
     return list(texts)
 
 
@@ -246,14 +246,14 @@ def _inputs(body: Inputs, takes: Literal["sentences", "pairs"], settings: Settin
         (given,) = {"sentences", "pairs"} & body.model_fields_set
         raise InvalidError(f"this takes `{takes}`, not `{given}`", given)
     if takes == "sentences":
-        return _texts(body.sentences, settings)
+        return _texts(body.sentences, "sentences", settings)
     _limit(len(body.pairs), "pairs", settings)
     return list(body.pairs)
 
 
 def _limit(count: int, param: str, settings: Settings) -> None:
     if count > settings.max_sentences:
-        raise InvalidError(f"{count} {param} were sent; {PREFIX}MAX_SENTENCES is {settings.max_sentences}", param)
+        raise InvalidError(f"{param}: {count} were sent; {PREFIX}MAX_SENTENCES is {settings.max_sentences}", param)
 
 
 async def _encode_any(request: Request, engine: Engine, content: str | list[Any]) -> Encoded:
@@ -261,7 +261,7 @@ async def _encode_any(request: Request, engine: Engine, content: str | list[Any]
     service = _service(request)
     settings = service.settings
     if isinstance(content, str) or isinstance(content[0], str):
-        texts = _texts(content, settings)
+        texts = _texts(content, "input", settings)
         encoded = await engine.encode(texts)
         service.shadow.offer(engine, texts, encoded.vectors)
         return encoded

@@ -247,9 +247,15 @@ def test_a_wrong_method_is_told_the_right_ones(client: TestClient) -> None:
 
 def test_limits_are_named_with_value_and_setting(serve: Serve) -> None:
     client = serve(max_sentences=2, max_body_bytes=1000)
-    many = client.post("/encode", json={"sentences": ["a"] * 3})
-    assert (many.status_code, many.json()["error"]["param"]) == (422, "sentences")
-    assert many.json()["error"]["message"] == "3 sentences were sent; UNDERSTUDY_MAX_SENTENCES is 2"
+    for path, param, content in (
+        ("/encode", "sentences", ["a"] * 3),
+        ("/classify/same", "pairs", [["a", "b"]] * 3),
+        ("/v1/embeddings", "input", ["a"] * 3),
+        ("/v1/embeddings", "input", [[2, 3]] * 3),
+    ):
+        many = client.post(path, json={param: content, "model": "student"})
+        assert (many.status_code, many.json()["error"]["param"]) == (422, param)
+        assert many.json()["error"]["message"] == f"{param}: 3 were sent; UNDERSTUDY_MAX_SENTENCES is 2"
     for content in (b"x" * 1001, iter([b"x" * 600, b"x" * 600])):  # declared, and chunked
         large = client.post("/encode", content=content)
         assert large.status_code == 413

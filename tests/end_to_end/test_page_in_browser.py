@@ -246,7 +246,7 @@ def test_without_a_teacher_the_student_is_shown_and_the_command_that_builds_one(
 def test_too_many_sentences_are_refused_in_words_and_the_next_run_works(serve: Serve, visit: Visit) -> None:
     page = visit(serve(max_sentences=7))
     compare(page, [f"good film {place}" for place in range(8)])
-    expect(page.get_by_role("alert")).to_contain_text("8 sentences were sent; UNDERSTUDY_MAX_SENTENCES is 7.")
+    expect(page.get_by_role("alert")).to_contain_text("Sentences: 8 were sent; UNDERSTUDY_MAX_SENTENCES is 7.")
     compare(page, TINY)
     expect(page.get_by_role("alert")).to_be_empty()
     expect(page.get_by_role("list", name="Sentences").locator("li")).to_have_text(TINY)
