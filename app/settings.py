@@ -93,6 +93,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
+        if self.api_key and (key := self.api_key.get_secret_value()) != key.strip():
+            raise ValueError(f"{PREFIX}API_KEY must not begin or end with white space: no header brings it here")
         if self.admin and self.api_key is None:
             raise ValueError(f"{PREFIX}ADMIN needs {PREFIX}API_KEY: whoever may reload must be known")
         if self.dead_after_seconds < self.unready_after_seconds:

@@ -42,6 +42,13 @@ def test_an_admin_route_without_a_key_is_refused(monkeypatch: pytest.MonkeyPatch
         read_settings()
 
 
+@pytest.mark.parametrize("key", ["sesame\n", " sesame", " "])
+def test_a_key_that_no_client_could_send_is_refused(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("UNDERSTUDY_API_KEY", key)
+    with pytest.raises(SettingsError, match=r"UNDERSTUDY_API_KEY.*white space"):
+        read_settings()
+
+
 def test_an_empty_address_is_refused_as_it_would_be_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNDERSTUDY_HOST", "")
     with pytest.raises(SettingsError, match="UNDERSTUDY_HOST"):
