@@ -3,8 +3,10 @@
 The machine's count of cores is wrong in a container and under taskset.
 """
 
+import ctypes
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -23,6 +25,12 @@ def resident_bytes() -> int:
         return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
+
+
+def release_freed() -> None:
+    """Give the system back what is freed: glibc keeps it for each thread, and so every set of models added to it."""
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _quota(cgroup: Path) -> float:

@@ -49,14 +49,17 @@ class JsonRoute(APIRoute):
             call: Call = request.scope[CALL]
             settings = service.settings
             with service.admit() as request.scope[CATALOGUE]:
-                async with _Patience(request, settings.deadline_seconds) as patience:
-                    body = await _read_body(request, settings.max_body_bytes)
-                    patience.watch()
-                    arrived = perf_counter()
-                    _check_parts(body, settings.max_sentences)
-                    checked = _check(content, body)
-                    call.stages["parse"] = perf_counter() - arrived
-                    return await endpoint(**request.path_params, body=checked, request=request)
+                try:
+                    async with _Patience(request, settings.deadline_seconds) as patience:
+                        body = await _read_body(request, settings.max_body_bytes)
+                        patience.watch()
+                        arrived = perf_counter()
+                        _check_parts(body, settings.max_sentences)
+                        checked = _check(content, body)
+                        call.stages["parse"] = perf_counter() - arrived
+                        return await endpoint(**request.path_params, body=checked, request=request)
+                finally:
+                    del request.scope[CATALOGUE]  # a connection keeps its last scope, for minutes
 
         return handle
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from app.batcher import Limits
 from app.bundle import BundleError
 from app.canary import CanaryError
-from app.cores import resident_bytes, usable_cores
+from app.cores import release_freed, resident_bytes, usable_cores
 from app.errors import OverloadedError, ReloadError, UnavailableError
 from app.metrics import MODELS, Metrics
 from app.registry import Catalogue, describe, load_catalogue
@@ -145,8 +145,10 @@ class Service:
             if old:
                 self._report_drift(old, over=True)
                 old.retire()
+            del old
             self._show(catalogue)
             self.shadow.follow(catalogue)
+        await asyncio.to_thread(release_freed)
         logger.info("serving %s with %d threads per model", ", ".join(self._names()), self._threads)
 
     def _show(self, catalogue: Catalogue) -> None:

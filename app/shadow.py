@@ -65,7 +65,9 @@ class Shadow:
         self._thread: threading.Thread | None = None
 
     def follow(self, catalogue: Catalogue) -> None:
-        """Compare what these bundles answer from now on."""
+        """Compare what these bundles answer from now on; what waits is of earlier ones, and would hold them."""
+        self._count("busy", len(self._waiting))
+        self._waiting = deque()
         self._judges = dict(self._pairs(catalogue)) if self._rate else {}
         self._students = [engine for engine in catalogue.engines if engine.manifest.role == "student"]
         if not self._judges:
@@ -129,18 +131,21 @@ class Shadow:
     def _work(self) -> None:
         pause = LOOK_SECONDS
         while not self._closing.wait(pause):
-            pause = LOOK_SECONDS
-            if self._waiting and not self._is_busy():
-                began = time.perf_counter()
-                self._compare(self._next())
-                pause = max(LOOK_SECONDS, rest(time.perf_counter() - began, self._cores))
+            pause = max(LOOK_SECONDS, rest(self._step(), self._cores))
         self._aside.close()
+
+    def _step(self) -> float:
+        """Compare a batch, if one waits and nobody else does; gives the seconds that it took."""
+        began = time.perf_counter()
+        if not self._is_busy() and (batch := self._next()):
+            self._compare(batch)
+        return time.perf_counter() - began
 
     def _next(self) -> list[Sample]:
         """Take the oldest rows that one judge can compare together; only this thread takes any."""
-        batch = [self._waiting.popleft()]
-        while self._waiting and len(batch) < BATCH_ROWS and self._waiting[0].judge is batch[0].judge:
-            batch.append(self._waiting.popleft())
+        waiting, batch = self._waiting, list[Sample]()  # `follow` may begin another queue meanwhile
+        while waiting and len(batch) < BATCH_ROWS and (not batch or waiting[0].judge is batch[0].judge):
+            batch.append(waiting.popleft())
         return batch
 
     def _compare(self, batch: Sequence[Sample]) -> None:

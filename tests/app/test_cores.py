@@ -1,3 +1,4 @@
+import ctypes
 import os
 import subprocess
 import sys
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cores import usable_cores
+from app.cores import release_freed, resident_bytes, usable_cores
 
 ALLOWED = len(os.sched_getaffinity(0))
 
@@ -38,3 +39,17 @@ def test_the_affinity_mask_lowers_the_count() -> None:
     script %= min(os.sched_getaffinity(0))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
+
+
+def test_what_was_freed_is_no_longer_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("this C library decides for itself")
+    blocks = [bytes(4000) for _ in range(50_000)]
+    last = blocks.pop()  # what lies below it stays with the process
+    blocks.clear()
+    held = resident_bytes()
+    release_freed()
+    assert resident_bytes() < held - 100 * 2**20
+    assert last
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    release_freed()

@@ -1,6 +1,8 @@
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ from fastapi.testclient import TestClient
 from waiting import until
 
 from app.errors import ReloadError
+from app.gate import Gate, Receive, Scope, Send
 from app.main import create_app
 from app.service import Alone, Load, Service
 from app.settings import Settings
@@ -238,6 +241,27 @@ def test_reload_takes_new_bundles_and_drops_no_request(
     assert admitted.result(60).status_code == 200
     assert client.post("/classify/mood", json={"sentences": "good"}).status_code == 200
     assert not old.is_open
+
+
+def test_after_a_reload_an_open_connection_keeps_no_models_of_before(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scopes, call = [], Gate.__call__
+
+    async def keep(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append(scope)  # as uvicorn does with a connection's last
+        await call(gate, scope, receive, send)
+
+    monkeypatch.setattr(Gate, "__call__", keep)
+    write_encoder(tmp_path)
+    client = serve(models_dir=tmp_path, admin=True, api_key="key")
+    client.headers["authorization"] = "Bearer key"
+    old = weakref.ref(client.app.state.service.catalogue)
+    assert encode(client).status_code == 200
+    assert client.post("/admin/reload").status_code == 200
+    gc.collect()
+    assert old() is None
+    assert scopes
 
 
 def test_a_reload_that_fails_keeps_what_was_loaded(tmp_path: Path, serve: Serve) -> None:

@@ -127,6 +127,23 @@ def test_what_does_not_fit_is_dropped_and_counted(catalogue: Catalogue, request:
     world.shadow.close()
 
 
+@pytest.mark.usefixtures("here")
+def test_what_waits_as_other_bundles_come_is_dropped_and_counted(
+    catalogue: Catalogue, request: pytest.FixtureRequest
+) -> None:
+    world = World(catalogue)
+    vectors = world.student.encode_now(TEXTS)
+    hold = request.getfixturevalue("hold")
+    world.shadow.offer(world.student, TEXTS, vectors)
+    assert hold.entered.wait(60)
+    world.shadow.follow(catalogue)
+    assert world.rows("busy") == RANKED_ROWS - BATCH_ROWS
+    world.shadow.offer(world.student, TEXTS[:1], vectors[:1])
+    hold.release.set()
+    until(lambda: world.rows("answered") == BATCH_ROWS + 1)
+    world.shadow.close()
+
+
 def test_while_anybody_waits_for_the_student_nothing_is_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "waiting_tokens", 7)
     world.offer()
