@@ -6,6 +6,7 @@ python -m app compare FILE [--task TASK]       student beside teacher on each li
 
 import argparse
 import logging
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -58,7 +59,10 @@ def compare(settings: Settings, options: argparse.Namespace) -> int:
     except (InputError, BundleError, ServiceError) as error:
         print(f"understudy: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    print(table)  # noqa: T201
+    try:
+        print(table, flush=True)  # noqa: T201
+    except BrokenPipeError:  # whoever reads has seen enough; at its end the interpreter would write the rest once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,3 +108,13 @@ def test_the_command_prints_the_table_or_one_clear_line(
     assert error.count("\n") == 1
     assert main(["compare", str(lines.parent / "none")]) == 1
     assert "cannot be read: No such file" in capsys.readouterr().err
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(models_dir: Path, lines: Path) -> None:
+    environment = os.environ | {"UNDERSTUDY_MODELS_DIR": str(models_dir)}
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        command = [sys.executable, "-m", "app", "compare", str(lines)]
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
