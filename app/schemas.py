@@ -274,5 +274,5 @@ def explain(problems: list[Any]) -> tuple[str, str | None]:
 
 
 def _is_place(part: int | str) -> bool:
-    """Whether a part of a location is an index or a field; pydantic puts the names of union members between."""
-    return isinstance(part, int) or (part.isidentifier() and part not in {"str", "int"})
+    """Whether a part of a location is an index or may be a field; pydantic puts the names of union members between."""
+    return isinstance(part, int) or (len(part) <= 64 and part.isidentifier() and part not in {"str", "int"})

@@ -173,6 +173,7 @@ def test_models_and_tasks_are_listed_with_their_manifests(client: TestClient) ->
         ("POST", "/encode", b'{"sentences": ["a", 1]}', 422, "invalid", "sentences.1"),
         ("POST", "/encode", b'{"sentences": "a", "truncate": 1}', 422, "invalid", "truncate"),
         ("POST", "/encode", b'{"sentences": "a", "colour": 1}', 422, "invalid", "colour"),
+        ("POST", "/encode", b'{"sentences": "a", "' + b"long" * 100_000 + b'": 1}', 422, "invalid", None),
         ("POST", "/encode", b'{"sentences": "a", "encoding_format": "hex"}', 422, "invalid", "encoding_format"),
         ("POST", "/encode", b'{"sentences": "a", "model": "pupil"}', 404, "not_found", "model"),
         ("POST", "/classify/nix", b'{"sentences": "a"}', 404, "not_found", "task"),
