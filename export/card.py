@@ -103,7 +103,7 @@ def _losses(recipe: Mapping[str, Any]) -> str:
 def _training(recipe: Mapping[str, Any]) -> str:
     """Say what the training rows were used for."""
     if _is_head(recipe):
-        chosen = f"its penalty chosen by cross-validation among them, unless a label has fewer than {FOLDS}"
+        chosen = f"its penalty chosen by cross-validation among them, unless a label has fewer than {FOLDS} of them"
         return f"to which a head alone was fitted, {chosen}"
     passes = f"{recipe['optimisation']['epochs']} passes; the last pass is kept, whatever the dev set said of others"
     if not recipe.get("transfer_rows"):
@@ -164,8 +164,9 @@ def _options(manifest: Mapping[str, Any]) -> str:
         texts = " --text COLUMN" * (1 if manifest["inputs"] == "text" else 2)
         table = f" --train TABLE{texts}{' --regression' if manifest['kind'] == 'regressor' else ''}"
     suffix = "-teacher" if manifest["role"] == "teacher" else ""
-    usual = (f"task{suffix}", f"{recipe['task']}{suffix}")
-    followed = f" --recipe {name}.toml" if (name := recipe.get("name", usual[0])) not in usual else ""
+    # a task of GLUE follows a recipe of its own name unasked, a table of one's own does not
+    unasked = [f"task{suffix}", *([recipe["task"] + suffix] if recipe["task"] in TASKS else [])]
+    followed = f" --recipe {name}.toml" if (name := recipe.get("name", unasked[0])) not in unasked else ""
     start = _start(recipe.get("from", {}))
     grown = f" --from {start}" if start not in (None, "models/student") else ""
     frozen = " --frozen" if _is_head(recipe) else ""

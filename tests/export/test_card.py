@@ -148,18 +148,19 @@ def test_a_tasks_card_says_from_which_student_it_grew(start: dict[str, str], opt
 
 
 @pytest.mark.parametrize(
-    ("role", "name", "option"),
+    ("role", "task", "name", "option"),
     [
-        ("student", "task", ""),
-        ("student", "mine", " --recipe mine.toml"),
-        ("teacher", "task-teacher", ""),
-        ("teacher", "joined", " --recipe joined.toml"),
+        ("student", "mrpc", "task", ""),
+        ("student", "sst2", "sst2", ""),
+        ("student", "mood", "mood", " --train TABLE --text COLUMN --recipe mood.toml"),
+        ("teacher", "mrpc", "task-teacher", ""),
+        ("teacher", "mrpc", "joined", " --recipe joined.toml"),
     ],
 )
-def test_a_tasks_card_names_a_recipe_that_is_not_followed_unasked(role: str, name: str, option: str):
-    recipe = {"name": name, "task": "mrpc", "seed": 1, "optimisation": {"epochs": 3}, "teacher": "all-MiniLM-L6-v2"}
+def test_a_tasks_card_names_a_recipe_that_is_not_followed_unasked(role: str, task: str, name: str, option: str):
+    recipe = {"name": name, "task": task, "seed": 1, "optimisation": {"epochs": 3}, "teacher": "all-MiniLM-L6-v2"}
     card = model_card(TASK | {"role": role, "training": {"rows": 100, "recipe": recipe}})
-    assert f" --task mrpc{option} --seed 1\n" in card
+    assert f" --task {task}{option} --seed 1\n" in card
 
 
 def test_a_tasks_card_gives_its_precision_where_that_was_asked_for():
