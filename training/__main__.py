@@ -344,7 +344,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--teacher", help="package, a folder, or a hub id (default: the first student's)")
     command.add_argument("--recipe", type=Path, help="names the corpus (default: the recipe of the first student)")
     command.add_argument(
-        "--seeds", type=whole(0), nargs="+", default=[1, 2, 3], help="draws of probe rows (default: 1 2 3)"
+        "--seeds", type=whole(0), nargs="+", default=[*range(1, 11)], help="draws of probe rows (default: 1 to 10)"
     )
     command.add_argument("--cache", type=Path, default=Path(".cache"), help="folder for held-out rows, static models")
     command.add_argument("--into", type=Path, metavar="FOLDER", help="write Markdown, JSON and plots there as well")
