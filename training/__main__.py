@@ -172,11 +172,23 @@ def read_rows(options: argparse.Namespace) -> tuple[Task, Examples, Examples]:
     task, train, dev = read_task(
         options.task, options.train, options.dev, columns, DEV_SEED, regression=options.regression
     )
+    if are_values(task.labels):
+        values = f"the {len(task.labels)} labels of {options.train} are numbers, and each is a class of its own"
+        sys.stderr.write(f"warning: {values}; --regression learns their values\n")
     learnt = set(train.texts)
     if twice := sum(texts in learnt for texts in dev.texts):
         where = f"of {len(dev)} rows of {options.dev} have texts that stand in {options.train} as well"
         sys.stderr.write(f"warning: {twice} {where}; the figures are better than on new texts\n")
     return task, train, dev
+
+
+def are_values(labels: Sequence[str]) -> bool:
+    """Whether labels are numbers by which no one would number classes."""
+    try:
+        numbers = [float(label) for label in labels]
+    except ValueError:
+        return False
+    return not all(number.is_integer() for number in numbers)
 
 
 def compare(options: argparse.Namespace) -> None:

@@ -113,6 +113,18 @@ def test_a_table_of_ones_own_becomes_a_task(small_student: Path, tmp_path: Path,
     assert "warning: 3 of 4 rows of " in capsys.readouterr().err
 
 
+def test_numbers_that_are_taken_for_classes_are_warned_of(
+    small_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    for name, end in (("stars", ""), ("grades", ".5"), ("versions", ".5b")):
+        rows = "".join(f"film {n}\t{n % 4}{end}\n" for n in range(40))
+        (tmp_path / "my.tsv").write_text(f"text\tlabel\n{rows}")
+        table = ["--train", str(tmp_path / "my.tsv"), "--text", "text", "--from", str(small_student)]
+        assert main(["finetune", "--task", name, "--frozen", *table, "--into", str(tmp_path / name)]) == 0
+        told = "warning: the 4 labels of " in capsys.readouterr().err
+        assert told == (name == "grades")
+
+
 def test_a_student_whose_training_goes_on_is_taken_with_a_warning(
     small_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
