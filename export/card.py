@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from export.calibration import BINS, ROWS_TO_FIT
+from export.packed_encoder import PRECISION
 from export.slices import LONGEST, ROWS_TO_SCORE, TYPO_EVERY
 from training.glue import TASKS
 from training.head import FOLDS
@@ -20,6 +21,7 @@ TITLES = {
 }
 
 STARTS = {"bundle": "models", "run": "runs"}  # what a student that is fine-tuned may be, and where it lies
+SUFFIX = {"student": "", "teacher": "-teacher"}  # of a task's run, recipe and folder, by role
 
 
 def model_card(manifest: Mapping[str, Any]) -> str:
@@ -120,15 +122,14 @@ def _is_head(recipe: Mapping[str, Any]) -> bool:
 def _export(manifest: Mapping[str, Any]) -> str:
     """Give the command that makes the bundle, and prints every figure on its card."""
     name, recipe = manifest["name"], manifest["training"].get("recipe")
+    precision = f" --precision {manifest['precision']}" if manifest["precision"] != PRECISION[manifest["role"]] else ""
     if recipe is None:
         source = manifest["training"]["source"]
         own = f" --source {source}" if source != PACKAGE_NAME else ""
-        precision = f" --precision {manifest['precision']}" if manifest["precision"] != "float32" else ""
         return f"python -m export teacher{own}{precision}"
     if manifest["kind"] == "encoder":
         return f"python -m export student --run runs/{recipe['name']} --bundle models/{name}"
-    suffix, usual = ("-teacher", "float32") if manifest["role"] == "teacher" else ("", "int8")
-    precision = f" --precision {manifest['precision']}" if manifest["precision"] != usual else ""
+    suffix = SUFFIX[manifest["role"]]
     return f"python -m export task --run runs/{recipe['task']}{suffix} --bundle models/{name}{suffix}{precision}"
 
 
@@ -163,7 +164,7 @@ def _options(manifest: Mapping[str, Any]) -> str:
     if recipe["task"] not in TASKS:
         texts = " --text COLUMN" * (1 if manifest["inputs"] == "text" else 2)
         table = f" --train TABLE{texts}{' --regression' if manifest['kind'] == 'regressor' else ''}"
-    suffix = "-teacher" if manifest["role"] == "teacher" else ""
+    suffix = SUFFIX[manifest["role"]]
     # a task of GLUE follows a recipe of its own name unasked, a table of one's own does not
     unasked = [f"task{suffix}", *([recipe["task"] + suffix] if recipe["task"] in TASKS else [])]
     followed = f" --recipe {name}.toml" if (name := recipe.get("name", unasked[0])) not in unasked else ""

@@ -20,6 +20,7 @@ from training.student import Student
 
 Encode = Callable[[Sequence[str | Texts]], Vectors]
 DEFAULT_LIMITS = Int8()
+PRECISION = {"student": "int8", "teacher": "float32"}  # by role, unless another is asked for
 
 
 @dataclass(frozen=True)

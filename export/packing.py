@@ -28,7 +28,7 @@ from app.session import HeadSession, Vectors
 from export.baseline import add_baseline
 from export.card import model_card
 from export.judgement import encoder_inputs, row_vectors, sts_figures, task_figures
-from export.packed_encoder import Encode, pack_encoder, packed_encoder, probes, teacher_space
+from export.packed_encoder import PRECISION, Encode, pack_encoder, packed_encoder, probes, teacher_space
 from export.packed_head import pack_head
 from export.parity import SENTENCES, say
 from export.slices import noisy_rows, score_slices
@@ -46,8 +46,6 @@ from training.tuned_teacher import load_tuned_teacher
 CANARY_COSINE_DISTANCE = {"float32": 1e-4, "int8": 2e-3}
 CANARY_SCORE_DIFFERENCE = 0.05
 CANARY_DECIMALS = 6
-
-PRECISION = {"student": "int8", "teacher": "float32"}  # by role, unless another is asked for
 
 
 def export_teacher(teacher: Teacher, folder: Path, precision: str) -> Bundle:
