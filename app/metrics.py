@@ -26,6 +26,7 @@ OTHER_ROUTES = (
     "/",
     "/page/{file}",
     "/v1/models",
+    "/v1/models/{model}",
     "/models",
     "/tasks",
     "/health/live",

@@ -20,6 +20,7 @@ from app.engine import Encoded, Engine, Scored, Task
 from app.errors import InvalidError
 from app.gate import CALL, Call
 from app.json_route import CATALOGUE, JsonRoute
+from app.metrics import MODELS
 from app.registry import Catalogue
 from app.schemas import (
     ClassifyRequest,
@@ -81,6 +82,8 @@ admin = APIRouter(tags=["admin"])
 page = APIRouter(include_in_schema=False)
 
 MODEL_ERRORS = errors(*(status for status in ERRORS if status != 409))
+# as an argument of its function FastAPI would declare a 422 with a body of its own
+MODEL_NAME = {"name": "model", "in": "path", "required": True, "schema": {"enum": list(MODELS)}}
 
 
 @models.post("/encode", response_model=EncodeResponse, responses=MODEL_ERRORS)
@@ -171,6 +174,12 @@ async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
 async def openai_models(request: Request) -> ModelCards:
     """List the models that /v1/embeddings takes."""
     return ModelCards(data=[ModelCard(id=role) for role in _service(request).catalogue.encoders])
+
+
+@facts.get("/v1/models/{model}", responses=errors(401, 404, 503), openapi_extra={"parameters": [MODEL_NAME]})
+async def openai_model(request: Request) -> ModelCard:
+    """Tell whether /v1/embeddings takes this model."""
+    return ModelCard(id=_service(request).catalogue.encoder(request.path_params["model"]).manifest.role)
 
 
 @facts.get("/models", responses=errors(401, 503))

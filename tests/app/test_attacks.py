@@ -101,6 +101,7 @@ def served(start: Callable[..., Process]) -> Process:
 def test_the_official_openai_client_works(served: Process) -> None:
     with openai.OpenAI(base_url=f"http://127.0.0.1:{served.port}/v1", api_key="sesame", max_retries=0) as api:
         assert [model.id for model in api.models.list()] == ["student", "teacher"]
+        assert api.models.retrieve("teacher").id == "teacher"
         packed = api.embeddings.create(model="student", input=["good film", "bad"])  # the client asks for base64
         plain = api.embeddings.create(model="student", input=["good film", "bad"], encoding_format="float")
         assert packed.data[0].embedding == pytest.approx(plain.data[0].embedding)

@@ -152,6 +152,8 @@ def test_openai_dimensions_are_accepted_only_if_they_are_the_models(client: Test
 def test_models_and_tasks_are_listed_with_their_manifests(client: TestClient) -> None:
     assert [model["model"] for model in client.get("/models").json()["models"]] == ["student", "teacher"]
     assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["student", "teacher"]
+    assert client.get("/v1/models/teacher").json()["id"] == "teacher"
+    assert client.get("/v1/models/gpt").status_code == 404
     tasks = {(task["task"], task["model"]): task for task in client.get("/tasks").json()["tasks"]}
     assert tasks["same", "student"]["inputs"] == "pairs"
     assert tasks["mood", "teacher"]["labels"] == ["bad", "good"]
