@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as Normalisers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -121,7 +123,8 @@ def load_teacher(source: str, max_tokens: int | None = None) -> Teacher:
 
     Raises:
         TeacherError: nothing there, not a BERT, weights other than the known ones or than its config describes, no
-            tokenizer or one of more tokens than the weights have, a damaged file, a pooling that is not supported.
+            tokenizer or one of more tokens than the weights have, a damaged file, a pooling that is not supported, a
+            prompt before every text.
     """
     folder, name = _locate(source)
     bert = _load_bert(folder)
@@ -139,9 +142,11 @@ def load_teacher(source: str, max_tokens: int | None = None) -> Teacher:
         )
     tokenizer.no_truncation()  # checkpoints ship with truncation and fixed padding set, which would cost every row
     tokenizer.no_padding()
-    pooling, normalise, own_limit = _sentence_files(folder)
-    limit = min(max_tokens or own_limit or reader.model_max_length, bert.config.max_position_embeddings)
-    encoder = TeacherEncoder(bert, pooling, normalise=normalise).eval()
+    own = _sentence_files(folder)
+    if own.lower:
+        tokenizer.normalizer = Normalisers([step for step in (Lowercase(), tokenizer.normalizer) if step])
+    limit = min(max_tokens or own.max_tokens or reader.model_max_length, bert.config.max_position_embeddings)
+    encoder = TeacherEncoder(bert, own.pooling, normalise=own.normalise).eval()
     return Teacher(name, encoder, tokenizer, limit, weights_sha256)
 
 
@@ -209,14 +214,23 @@ def _check_weights(folder: Path, name: str) -> str:
     return digest
 
 
-def _sentence_files(folder: Path) -> tuple[Pooling, bool, int | None]:
-    """Read pooling, normalisation and length limit as the sentence-transformers files state them.
+@dataclass(frozen=True)
+class SentenceFiles:
+    """What the sentence-transformers files of a checkpoint state.
 
-    A plain BERT has none of these files: mean pooling, no normalisation, and no limit but its tokenizer's, which is
-    also where sentence-transformers 6 writes it.
+    A plain BERT has none of them: mean pooling, no normalisation, and no limit but its tokenizer's, which is also where
+    sentence-transformers 6 writes it.
     """
+
+    pooling: Pooling
+    normalise: bool
+    max_tokens: int | None
+    lower: bool
+
+
+def _sentence_files(folder: Path) -> SentenceFiles:
     pooling: Pooling = "mean"
-    normalise, limit = False, None
+    normalise = False
     for module in _read_json(folder / "modules.json", []):
         kind = module["type"].rsplit(".", 1)[-1]
         if kind == "Pooling":
@@ -225,8 +239,10 @@ def _sentence_files(folder: Path) -> tuple[Pooling, bool, int | None]:
             normalise = True
         elif kind != "Transformer":
             raise TeacherError(f"{folder}: its sentence-transformers module {kind!r} is not supported")
-    limit = _read_json(folder / "sentence_bert_config.json", {}).get("max_seq_length")
-    return pooling, normalise, limit
+    if (prompt := _read_json(folder / "config_sentence_transformers.json", {}).get("default_prompt_name")) is not None:
+        raise TeacherError(f"{folder}: its texts begin with the prompt {prompt!r} by default, which is not supported")
+    reading = _read_json(folder / "sentence_bert_config.json", {})
+    return SentenceFiles(pooling, normalise, reading.get("max_seq_length"), reading.get("do_lower_case", False))
 
 
 def _pooling(config: dict[str, Any], folder: Path) -> Pooling:

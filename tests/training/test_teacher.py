@@ -97,6 +97,33 @@ def test_a_folder_as_sentence_transformers_6_writes_it_is_read(folder: Path, nam
     assert (teacher.encoder.pooling, teacher.encoder.normalise, teacher.max_tokens) == ("cls", True, 40)
 
 
+@pytest.mark.parametrize("normaliser", [{"type": "NFC"}, None])
+def test_texts_are_lowered_where_the_checkpoints_files_say_so(folder: Path, normaliser: dict[str, str] | None):
+    for name, change in (
+        ("tokenizer.json", {"normalizer": normaliser}),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "PreTrainedTokenizerFast"},
+        ),  # BERT's makes its own
+    ):
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | change))
+    as_it_is = load_teacher(str(folder))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 48, "do_lower_case": True}))
+    lowered = load_teacher(str(folder))
+    assert as_it_is.tokenizer.encode("The CAT").tokens == ["[CLS]", "[UNK]", "[UNK]", "[SEP]"]
+    assert lowered.tokenizer.encode("The CAT").tokens == ["[CLS]", "the", "cat", "[SEP]"]
+    assert lowered.fingerprint != as_it_is.fingerprint
+
+
+def test_a_prompt_before_every_text_is_refused(folder: Path):
+    prompts = {"prompts": {"query": "query: "}, "default_prompt_name": None}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    load_teacher(str(folder))
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts | {"default_prompt_name": "query"}))
+    with pytest.raises(TeacherError, match="begin with the prompt 'query' by default, which is not supported"):
+        load_teacher(str(folder))
+
+
 def test_a_checkpoint_in_half_precision_is_loaded_in_float32(folder: Path):
     AutoModel.from_pretrained(folder, add_pooling_layer=False).half().save_pretrained(folder)
     teacher = load_teacher(str(folder))
