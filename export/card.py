@@ -111,7 +111,8 @@ def _training(recipe: Mapping[str, Any]) -> str:
     if not recipe.get("transfer_rows"):
         return passes
     files = ", ".join(recipe["transfer_files"])
-    return f"and {recipe['transfer_rows']:,} without labels from {files}, which the teacher answered; {passes}"
+    answered = "the teacher answered" if len(recipe["taught_by"]) == 1 else "the teachers answered"
+    return f"and {recipe['transfer_rows']:,} without labels from {files}, which {answered}; {passes}"
 
 
 def _is_head(recipe: Mapping[str, Any]) -> bool:
@@ -172,7 +173,8 @@ def _options(manifest: Mapping[str, Any]) -> str:
     grown = f" --from {start}" if start not in (None, "models/student") else ""
     frozen = " --frozen" if _is_head(recipe) else ""
     scratch = " --scratch" if "scratch" in recipe.get("from", {}) else ""
-    learnt = f" --teacher runs/{recipe['taught_by']['run']}" if "taught_by" in recipe else ""
+    taught = "".join(f" runs/{teacher['run']}" for teacher in recipe.get("taught_by", ()))
+    learnt = f" --teacher{taught}" if taught else ""
     own = f" --teacher {recipe['teacher']}" if recipe.get("teacher", PACKAGE_NAME) != PACKAGE_NAME else ""
     transfer = ""
     if recipe.get("transfer_rows"):

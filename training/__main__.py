@@ -114,24 +114,24 @@ def require_consistent(options: argparse.Namespace) -> None:
 
 
 def teaching(options: argparse.Namespace, seed: int, task: Task, train: Examples, dev: Examples) -> "Teaching | None":
-    """Load the fine-tuned teacher and the rows without labels that the options name, if any."""
+    """Load the fine-tuned teachers and the rows without labels that the options name, if any."""
     from training.soft_targets import Teaching
     from training.transfer import transfer_rows
     from training.tuned_teacher import load_tuned_teacher
 
     if options.teacher is None:
         return None
-    teacher = load_tuned_teacher(options.teacher)
+    teachers = [load_tuned_teacher(folder) for folder in options.teacher]
     known, columns, limit = (*train.texts, *dev.texts), options.transfer_text or (), options.transfer_rows
     transfer = transfer_rows(options.transfer, columns, task.texts, limit, seed, known) if options.transfer else []
     files = [file.name for file in options.transfer or ()]
     if options.augment is None:
-        return Teaching(teacher, transfer, files)
+        return Teaching(teachers, transfer, files)
     from training.augmentation import augment, mask_token, parts_of_speech
 
-    mask = mask_token(teacher.tokenizer)
+    mask = mask_token(teachers[0].tokenizer)
     variants = augment(train.texts, options.augment, seed, mask, parts_of_speech, (*known, *transfer))
-    return Teaching(teacher, transfer, files, variants, options.augment)
+    return Teaching(teachers, transfer, files, variants, options.augment)
 
 
 def finetune_teacher(options: argparse.Namespace) -> None:
@@ -311,7 +311,13 @@ def parser() -> argparse.ArgumentParser:
         "--from", dest="start", type=Path, default=Path("models/student"), help="a student's bundle or run"
     )
     command.add_argument("--scratch", action="store_true", help="a student of that shape that approximated nothing")
-    command.add_argument("--teacher", type=Path, metavar="RUN", help="task distillation: a run of finetune-teacher")
+    command.add_argument(
+        "--teacher",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="task distillation: a run of finetune-teacher; of several the mean of their answers is learnt",
+    )
     command.add_argument(
         "--transfer",
         type=Path,

@@ -1,4 +1,4 @@
-"""Fine-tune a student on one task, as one would fine-tune BERT: from labels alone, or from a fine-tuned teacher too."""
+"""Fine-tune a student on one task, as one would fine-tune BERT: from labels alone, or from fine-tuned teachers too."""
 
 import hashlib
 import json
@@ -86,16 +86,16 @@ def finetune(
         start: The student.
         run: Where to keep the result.
         peers: The processes that train together.
-        teaching: With it, task distillation: the recipe's `distillation` says how the teacher's answers count.
+        teaching: With it, task distillation: the recipe's `distillation` says how the teachers' answers count.
 
     Returns:
         The task's metrics on `dev`.
 
     Raises:
         RecipeError: a head fitted at once has no use for a teacher.
-        TaskError: the teacher has learnt another task.
-        RunError: the run's folder holds a run of another recipe, on other rows or from another student, or a teacher's
-            answers to other rows.
+        TaskError: a teacher has learnt another task.
+        RunError: the run's folder holds a run of another recipe, on other rows or from another student, or other
+            teachers' answers, or answers to other rows.
     """
     if teaching:
         teaching.require(task)
@@ -124,8 +124,9 @@ def finetune(
     loss_of = labelled_loss(model, task, inputs, train.labels)
     if teaching:
         with peers.one_after_the_other():
-            teaching.teacher.model.to(peers.device)
-            answers = soft_targets(teaching.teacher, rows, run)
+            for teacher in teaching.teachers:
+                teacher.model.to(peers.device)
+            answers = soft_targets(teaching.teachers, rows, run)
         loss_of = taught_loss(model, task, inputs, train.labels, answers, recipe.distillation)
     rate = recipe.optimisation.learning_rate
     lengths = np.asarray([max(map(len, row)) for row in inputs], dtype=np.int64)
@@ -141,14 +142,14 @@ def finetune(
 def taught_loss(
     model: TaskModel, task: Task, inputs: Inputs, labels: NDArray[np.float64], answers: Logits, how: SoftTargets
 ) -> Callable[[Rows], Tensor]:
-    """Give the loss of a batch against the teacher's answers and, where a row has one, its label.
+    """Give the loss of a batch against the teachers' answers and, where a row has one, its label.
 
     Args:
         model: The student's.
         task: What is learnt.
         inputs: Labelled rows, then those without a label.
         labels: Of the former, float64.
-        answers: The teacher's logits to all of them, (rows, outputs).
+        answers: The teachers' logits to all of them, (rows, outputs).
         how: The share of each.
     """
     unknown = np.full(len(inputs) - len(labels), np.nan)
@@ -169,10 +170,10 @@ def _followed(recipe: FinetuneRecipe, teaching: Teaching | None) -> dict[str, An
     plain = as_dict(recipe)
     if teaching is None:
         return {name: value for name, value in plain.items() if name != "distillation"}
-    teacher = {"run": teaching.teacher.name, "fingerprint": teaching.teacher.fingerprint}
+    teachers = [{"run": teacher.name, "fingerprint": teacher.fingerprint} for teacher in teaching.teachers]
     varied = {"variants_per_row": teaching.per_row} if teaching.per_row else {}
     others = {"transfer_rows": len(teaching.transfer), "transfer_files": list(teaching.files)}
-    return {**plain, "taught_by": teacher, **others, **varied}
+    return {**plain, "taught_by": teachers, **others, **varied}
 
 
 def from_scratch(start: Start, seed: int) -> Start:

@@ -107,13 +107,18 @@ def test_a_teachers_task_is_made_by_its_own_commands():
 
 
 def test_a_tasks_card_repeats_the_options_that_made_it():
-    recipe = {"task": "sst2", "seed": 3, "optimisation": {"epochs": 3}, "taught_by": {"run": "sst2-teacher"}}
+    recipe = {"task": "sst2", "seed": 3, "optimisation": {"epochs": 3}, "taught_by": [{"run": "sst2-teacher"}]}
     recipe |= {"transfer_rows": 500, "transfer_files": ["films.txt"], "variants_per_row": 4, "licence": "CC0"}
     card = model_card(TASK | {"training": {"rows": 100, "recipe": recipe}})
     options = "--teacher runs/sst2-teacher --transfer films.txt --transfer-rows 500 --augment 4 --seed 3"
     assert f"--task sst2 {options}\n" in card
     assert "100 training rows, and 500 without labels from films.txt, which the teacher answered; 3 passes" in card
     assert "That of the texts without labels: CC0." in card
+    card = model_card(
+        TASK | {"training": {"rows": 100, "recipe": recipe | {"taught_by": [{"run": "a"}, {"run": "b"}]}}}
+    )
+    assert "--teacher runs/a runs/b --transfer" in card
+    assert "from films.txt, which the teachers answered;" in card
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def runs(small_bert: Path, small_student: Path, tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("runs")
     recipe = TeacherTaskRecipe("mood", HOW, precision="float32")
     finetune_teacher(recipe, MOOD, FILMS, FILMS, load_teacher(str(small_bert)), Run(folder / "teacher"))
-    teaching = Teaching(load_tuned_teacher(folder / "teacher"))
+    teaching = Teaching([load_tuned_teacher(folder / "teacher")])
     for name, seed, rate, scratch, taught in (
         ("approximated-1", 1, 1.0, False, None),
         ("approximated-2", 2, 1.0, False, None),
@@ -107,7 +107,7 @@ def test_the_gain_over_the_row_above_is_paired_and_its_interval_is_of_the_rows(t
             answering(tmp_path, "scratch", 1, worse, **{"from": {"scratch": "bert"}}),
             answering(tmp_path, "one", 1, better),
             answering(tmp_path, "two", 2, truth),
-            answering(tmp_path, "taught", 1, truth, taught_by={}),
+            answering(tmp_path, "taught", 1, truth, taught_by=[]),
         ]
     )
     assert rows[0].gain is None

@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import signal
@@ -40,20 +41,32 @@ def recipe(weight: float = 1.0, kind: str = "logits") -> FinetuneRecipe:
 
 def test_logits_are_computed_once_and_kept(teacher: TunedTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run = Run(tmp_path)
-    first = soft_targets(teacher, FILMS.texts, run)
+    first = soft_targets([teacher], FILMS.texts, run)
     assert np.allclose(first, answer(teacher.model, teacher.read(FILMS.texts)), atol=1e-6)
     monkeypatch.setattr("training.soft_targets.answer", None)
-    assert np.array_equal(soft_targets(teacher, FILMS.texts, run), first)
+    assert np.array_equal(soft_targets([teacher], FILMS.texts, run), first)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["soft_targets.jsonl", "soft_targets.npz"]
 
 
+def test_several_teachers_teach_the_mean_of_their_answers(teacher: TunedTeacher, tmp_path: Path):
+    turned = copy.deepcopy(teacher.model)
+    with torch.no_grad():
+        for weight in turned.head.parameters():
+            weight.mul_(-3)
+    teachers = [teacher, replace(teacher, name="turned", model=turned, fingerprint="other")]
+    one, both = answer(teacher.model, teacher.read(FILMS.texts)), soft_targets(teachers, FILMS.texts, Run(tmp_path))
+    assert np.allclose(both, -one, atol=1e-5)  # (x - 3x) / 2
+    with pytest.raises(RunError, match="other teachers' answers"):
+        soft_targets(teachers[::-1], FILMS.texts, Run(tmp_path))
+
+
 def test_answers_to_other_rows_are_not_taken_for_these(teacher: TunedTeacher, tmp_path: Path):
-    soft_targets(teacher, FILMS.texts, Run(tmp_path))
+    soft_targets([teacher], FILMS.texts, Run(tmp_path))
     with pytest.raises(RunError, match="answers to other rows: give another --into"):
-        soft_targets(teacher, FILMS.texts[::-1], Run(tmp_path))
+        soft_targets([teacher], FILMS.texts[::-1], Run(tmp_path))
     (tmp_path / "soft_targets.npz").write_bytes(b"PK")
     with pytest.raises(RunError, match="delete it, and it is made anew"):
-        soft_targets(teacher, FILMS.texts, Run(tmp_path))
+        soft_targets([teacher], FILMS.texts, Run(tmp_path))
 
 
 def test_a_teacher_that_was_stopped_goes_on_where_it_was(
@@ -70,9 +83,9 @@ def test_a_teacher_that_was_stopped_goes_on_where_it_was(
     monkeypatch.setattr("training.soft_targets.ROWS_BETWEEN_SAVES", 10)
     monkeypatch.setattr("training.soft_targets.answer", stopping)
     with pytest.raises(KeyboardInterrupt):
-        soft_targets(teacher, FILMS.texts, Run(tmp_path))
+        soft_targets([teacher], FILMS.texts, Run(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["soft_targets.jsonl", "soft_targets.npz"]
-    logits = soft_targets(teacher, FILMS.texts, Run(tmp_path))
+    logits = soft_targets([teacher], FILMS.texts, Run(tmp_path))
     assert asked == [10, 10, 10, 4]
     assert np.allclose(logits, answer(teacher.model, teacher.read(FILMS.texts)), atol=1e-6)
 
@@ -97,7 +110,7 @@ def test_task_distillation_brings_the_student_to_its_teachers_answers(
 ):
     monkeypatch.setattr("training.loop.STEPS_BETWEEN_LOGS", 1)
     start, run = load_start(small_student), Run(tmp_path / "mood")
-    figures = finetune(recipe(kind=kind), MOOD, FILMS, FILMS, start, run, teaching=Teaching(teacher, UNLABELLED))
+    figures = finetune(recipe(kind=kind), MOOD, FILMS, FILMS, start, run, teaching=Teaching([teacher], UNLABELLED))
     assert figures["accuracy"] > 0.9
     logs = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in logs if "loss" in line]
@@ -107,7 +120,7 @@ def test_task_distillation_brings_the_student_to_its_teachers_answers(
     assert kept is not None
     assert len(kept[1]) == len(FILMS) + len(UNLABELLED)
     followed = run.recipe()
-    assert (followed["taught_by"]["run"], followed["transfer_rows"]) == ("mood-teacher", 3)
+    assert ([taught["run"] for taught in followed["taught_by"]], followed["transfer_rows"]) == (["mood-teacher"], 3)
     assert followed["distillation"]["kind"] == kind
 
 
@@ -115,7 +128,7 @@ def test_a_distillation_that_was_stopped_and_goes_on_equals_one_that_was_not(
     teacher: TunedTeacher, small_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def train(run: Run) -> None:
-        start, teaching = load_start(small_student), Teaching(teacher, UNLABELLED)
+        start, teaching = load_start(small_student), Teaching([teacher], UNLABELLED)
         finetune(recipe(weight=0.5), MOOD, FILMS, FILMS, start, run, teaching=teaching)
 
     train(Run(tmp_path / "whole"))
@@ -143,7 +156,7 @@ def test_a_regression_is_held_against_the_teachers_value(small_bert: Path, small
     run, rows = Run(tmp_path / "stars-teacher"), Examples(FILMS.texts, 2 * FILMS.labels)
     how = TeacherTaskRecipe("stars", replace(TEACHERS, learning_rate=2e-3), dropout=0.0, precision="float32")
     taught = finetune_teacher(how, stars, rows, rows, load_teacher(str(small_bert)), run)
-    teaching, start = Teaching(load_tuned_teacher(run.folder)), load_start(small_student)
+    teaching, start = Teaching([load_tuned_teacher(run.folder)]), load_start(small_student)
     figures = finetune(recipe(kind="temperature"), stars, rows, rows, start, Run(tmp_path / "stars"), teaching=teaching)
     assert figures["pearson"] == pytest.approx(taught["pearson"], abs=0.05)
 
@@ -152,7 +165,13 @@ def test_a_teacher_of_another_task_is_refused(teacher: TunedTeacher, small_stude
     other = Task("spam", 1, ("ham", "spam"), ("accuracy",))
     with pytest.raises(TaskError, match="has learnt single texts with labels bad, good, and spam has"):
         finetune(
-            recipe(), other, FILMS, FILMS, load_start(small_student), Run(tmp_path / "run"), teaching=Teaching(teacher)
+            recipe(),
+            other,
+            FILMS,
+            FILMS,
+            load_start(small_student),
+            Run(tmp_path / "run"),
+            teaching=Teaching([teacher]),
         )
 
 
@@ -160,5 +179,5 @@ def test_a_frozen_student_learns_from_labels_alone(teacher: TunedTeacher, small_
     frozen = FinetuneRecipe("mood", HOW, encoder_rate=0.0)
     with pytest.raises(RecipeError, match="leave out --teacher, or --frozen"):
         finetune(
-            frozen, MOOD, FILMS, FILMS, load_start(small_student), Run(tmp_path / "run"), teaching=Teaching(teacher)
+            frozen, MOOD, FILMS, FILMS, load_start(small_student), Run(tmp_path / "run"), teaching=Teaching([teacher])
         )
