@@ -9,9 +9,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -157,6 +157,7 @@ class Batcher:
         self._run, self._limits, self._watcher = run, limits, watcher
         self._waiting: deque[Job] = deque()
         self._tokens = 0
+        self._reserved = 0  # by large requests that are still being tokenised
         self._speed = 0.0  # tokens per second of one worker, a moving average
         self._running: dict[int, float] = {}  # worker -> when its batch started
         self._closing = False
@@ -196,6 +197,22 @@ class Batcher:
         """
         with self._changed:
             self._require_room(tokens)
+
+    @contextmanager
+    def reserve(self, tokens: int) -> Iterator[None]:
+        """Refuse a request before any longer work on it, or hold its place against others of its kind meanwhile.
+
+        Raises:
+            QueueFullError: too many tokens wait or are reserved already.
+        """
+        with self._changed:
+            self._require_room(tokens, self._reserved)
+            self._reserved += tokens
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._reserved -= tokens
 
     @property
     def waiting_tokens(self) -> int:
@@ -309,14 +326,15 @@ class Batcher:
             with suppress(InvalidStateError):  # given up meanwhile
                 request.future.set_result(Answer(request.vectors, request.admitted, request.started, finished))
 
-    def _require_room(self, tokens: int) -> None:
-        if self._given_up and not self._has_room(tokens):
+    def _require_room(self, tokens: int, reserved: int = 0) -> None:
+        if self._given_up and not self._has_room(tokens, reserved):
             self._forget_dropped()
-        if not self._has_room(tokens):
-            raise QueueFullError(self._tokens, self._limits.queue_tokens, self._retry_after())
+        if not self._has_room(tokens, reserved):
+            waiting = self._tokens + reserved
+            raise QueueFullError(waiting, self._limits.queue_tokens, self._retry_after(waiting))
 
-    def _has_room(self, tokens: int) -> bool:
-        return not self._waiting or self._tokens + tokens <= self._limits.queue_tokens
+    def _has_room(self, tokens: int, reserved: int) -> bool:
+        return not (self._waiting or reserved) or self._tokens + reserved + tokens <= self._limits.queue_tokens
 
     def _note(self, future: "Future[Answer]") -> None:
         self._given_up |= future.cancelled() or future.exception() is not None
@@ -331,10 +349,10 @@ class Batcher:
             self._tokens += change
             self._watcher.waiting(change)
 
-    def _retry_after(self) -> int:
-        """Seconds until the queue should be empty at the present speed, between 1 and 60."""
+    def _retry_after(self, tokens: int) -> int:
+        """Seconds until so many tokens should be answered at the present speed, between 1 and 60."""
         speed = self._speed * len(self._workers)
-        return min(60, math.ceil(self._tokens / speed)) if speed else 1
+        return min(60, math.ceil(tokens / speed)) if speed else 1
 
 
 def _tokens(jobs: Iterable[Job]) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -19,7 +19,7 @@ from app.errors import InvalidError, ModelError, OverloadedError
 from app.metrics import Metrics
 from app.session import EncoderSession, HeadSession, Vectors
 from app.settings import PREFIX
-from app.tokenizer import Tokenizer
+from app.tokenizer import Row, Tokenizer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,6 +95,8 @@ class Engine:
         self.manifest = bundle.manifest
         self.threads = threads
         self._tokenizer = Tokenizer(bundle.path(TOKENIZER), self.manifest.max_tokens)
+        # Of its own: a long text takes hundreds of megabytes, and whatever else works in threads must not wait for it.
+        self._tokenizing = ThreadPoolExecutor(threads, "tokenize")
         self._session = EncoderSession(bundle.path(MODEL), bundle.embedding)
         if self.manifest.kind == "encoder":
             check_canary(bundle, lambda texts: self.encode_now([texts])[0])
@@ -117,10 +119,7 @@ class Engine:
             ModelError: the model failed on an input.
         """
         begun = perf_counter()
-        characters = sum(len(text) for texts in inputs for text in texts)
-        with self._refusing():  # tokenising what is refused afterwards is what would bring an overloaded service down
-            self._batcher.require_room(self._estimate(inputs))
-        rows = await _unless(characters <= INLINE_CHARACTERS, self._tokenizer.rows, inputs)
+        rows = await self._tokenize(inputs)
         truncated = [index for index, row in enumerate(rows) if row.truncated]
         if truncated and not truncate:
             raise InvalidError(
@@ -175,6 +174,18 @@ class Engine:
     def close(self) -> None:
         """Admit no more; what was admitted is still answered."""
         self._batcher.close()
+        self._tokenizing.shutdown(wait=False)
+
+    async def _tokenize(self, inputs: Sequence[Texts]) -> list[Row]:
+        # Tokenising what is refused afterwards is what would bring an overloaded service down.
+        tokens = self._estimate(inputs)
+        with self._refusing():
+            if sum(len(text) for texts in inputs for text in texts) <= INLINE_CHARACTERS:
+                self._batcher.require_room(tokens)
+                return self._tokenizer.rows(inputs)
+            with self._batcher.reserve(tokens):
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._tokenizing, self._tokenizer.rows, inputs)
 
     async def _answer(self, rows: Sequence[Ids], truncated: list[int], tokenize: float) -> Encoded:
         for index, row in enumerate(rows):

@@ -56,6 +56,7 @@ class JsonRoute(APIRoute):
                         arrived = perf_counter()
                         _check_parts(body, settings.max_sentences)
                         checked = _check(content, body)
+                        del body  # megabytes, and for the length of the request
                         call.stages["parse"] = perf_counter() - arrived
                         return await endpoint(**request.path_params, body=checked, request=request)
                 finally:

@@ -64,7 +64,7 @@ class Tokenizer:
         read = self._glance
         while read < len(text):
             head = text[:read]
-            encoding = self._tokenizer.encode(head)
+            (encoding,) = self._tokenizer.encode_batch([head])  # encode() would hold Python's lock all the while
             if encoding.overflowing and max(end for _, end in encoding.offsets) <= read - LONGEST_WORD:
                 return head  # the word at the cut is none of those that are kept
             read *= 2

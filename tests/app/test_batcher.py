@@ -157,6 +157,18 @@ def test_a_request_larger_than_the_queue_is_admitted_when_nothing_waits(start) -
     assert len(batcher.submit([[1, 1, 1]] * 5).result(60).vectors) == 5
 
 
+def test_what_is_reserved_takes_room_from_other_reservations_alone(start) -> None:
+    batcher = start(Model(), Limits(queue_tokens=10, batch_tokens=100, batch_rows=9))
+    with batcher.reserve(50):  # nothing waits
+        with pytest.raises(QueueFullError) as refused, batcher.reserve(1):
+            pass
+        assert refused.value.waiting == 50
+        batcher.require_room(1)
+        assert len(batcher.submit([[1, 1]]).result(60).vectors) == 1
+    with batcher.reserve(4), batcher.reserve(6):
+        pass
+
+
 def test_cancelled_requests_make_room_and_never_run(start) -> None:
     model, watcher = Model(), Silent()
     batcher = start(model, Limits(queue_tokens=10, batch_tokens=100, batch_rows=9), watcher=watcher)

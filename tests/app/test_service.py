@@ -19,6 +19,7 @@ from app.gate import Gate, Receive, Scope, Send
 from app.main import create_app
 from app.service import Alone, Load, Service
 from app.settings import Settings
+from app.tokenizer import Tokenizer
 
 Serve = Callable[..., TestClient]
 POISON = VOCABULARY.index("cat")
@@ -119,6 +120,22 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(serve: Serve, f
     assert series(client, 'understudy_rejected_total{model="student",reason="queue_full"}') == 1
     held.release.set()
     assert {running.result(60).status_code, waiting.result(60).status_code} == {200}
+
+
+def test_the_metrics_do_not_wait_for_long_texts_to_be_tokenised(
+    serve: Serve, background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, held, rows = serve(), Hold(), Tokenizer.rows
+    monkeypatch.setattr(Tokenizer, "rows", lambda self, inputs: (held(inputs), rows(self, inputs))[1])
+    client.portal.call(lambda: asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1)))
+    long = background(encode, client, "good " * 5000)
+    assert held.entered.wait(60)
+    scraped = background(client.get, "/metrics")
+    try:
+        assert scraped.result(30).status_code == 200
+    finally:
+        held.release.set()
+    assert long.result(60).status_code == 200
 
 
 def test_a_late_event_loop_refuses_requests_unread(serve: Serve) -> None:
