@@ -110,8 +110,13 @@ class Engine:
         rows = [row.ids for row in self._tokenizer.rows(inputs)]
         return aside.encode(self.bundle, rows) if aside else self._session.run(rows)
 
-    async def encode(self, inputs: Sequence[Texts], *, truncate: bool = True) -> Encoded:
+    async def encode(self, inputs: Sequence[Texts], *, truncate: bool = True, each: int = 1) -> Encoded:
         """Encode texts, or joined pairs.
+
+        Args:
+            inputs: What makes a row each.
+            truncate: Whether to cut what is too long, or to refuse it.
+            each: Rows that make one of the client's inputs, by which it is told what was too long.
 
         Raises:
             InvalidError: an input has no tokens, or more than the model takes and `truncate` is False.
@@ -120,7 +125,7 @@ class Engine:
         """
         begun = perf_counter()
         rows = await self._tokenize(inputs)
-        truncated = [index for index, row in enumerate(rows) if row.truncated]
+        truncated = sorted({index // each for index, row in enumerate(rows) if row.truncated})
         if truncated and not truncate:
             raise InvalidError(
                 f"{len(truncated)} inputs, the first at index {truncated[0]}, are longer than the model's "
@@ -241,7 +246,8 @@ class Task:
         Raises:
             InvalidError, OverloadedError, ModelError: as Engine.encode.
         """
-        encoded = await self.engine.encode(self._rows(inputs), truncate=truncate)
+        rows = self._rows(inputs)
+        encoded = await self.engine.encode(rows, truncate=truncate, each=len(rows) // len(inputs))
         begun = perf_counter()
         vectors = self._by_input(encoded.vectors, len(inputs))
         try:
@@ -249,9 +255,7 @@ class Task:
         except Exception as error:
             raise ModelError(f"the head of {self.manifest.name} failed: {type(error).__name__}") from error
         stages = {**encoded.stages, "inference": encoded.stages["inference"] + perf_counter() - begun}
-        texts = vectors.shape[1]
-        truncated = sorted({row // texts for row in encoded.truncated})
-        return Scored(encoded.rows, encoded.vectors, truncated, stages, scores)
+        return Scored(encoded.rows, encoded.vectors, encoded.truncated, stages, scores)
 
     def score_now(self, inputs: Sequence[Texts], aside: Aside | None = None) -> Vectors:
         """Score as Engine.encode_now encodes: float32 (inputs, labels), or (inputs, 1)."""

@@ -91,6 +91,8 @@ def test_pairs_encoded_apart_or_joined_give_one_answer_each(client: TestClient, 
 def test_a_truncated_half_marks_its_pair(client: TestClient) -> None:
     pairs = [["a", "b"], ["a", "bad " * 30], ["cat " * 30, "dog " * 30]]
     assert client.post("/classify/same", json={"pairs": pairs}).json()["truncated"] == [1, 2]
+    refused = client.post("/classify/same", json={"pairs": pairs, "truncate": False}).json()
+    assert refused["error"]["message"].startswith("2 inputs, the first at index 1, are longer")
 
 
 def test_a_regression_task_gives_values(client: TestClient) -> None:
