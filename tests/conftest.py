@@ -9,6 +9,7 @@ import pytest
 
 # The models here are so small that a second thread only costs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 WORDS = tuple("the a cat dog sat ran on under mat tree red small very quickly and or not good bad film".split())  # noqa: SIM905
 

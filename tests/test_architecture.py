@@ -99,3 +99,13 @@ with TestClient(create_app(Settings(models_dir="models"))) as client:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("module", ["app.session", "export.graph"])
+def test_onnx_runtime_reports_to_nobody(module: str, tmp_path: Path) -> None:
+    # it keeps what it is about to send, and the machine's id, in the home folder
+    code = f"import {module}, onnxruntime; onnxruntime.SessionOptions()"
+    command = [sys.executable, "-B", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env={"HOME": str(tmp_path)}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("*onnxruntime*"))
