@@ -314,6 +314,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--teacher",
         type=Path,
+        action="extend",
         nargs="+",
         metavar="RUN",
         help="task distillation: a run of finetune-teacher; of several the mean of their answers is learnt",
@@ -321,6 +322,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--transfer",
         type=Path,
+        action="extend",
         nargs="+",
         metavar="FILE",
         help="texts without labels for --teacher, in any form of a corpus; for pairs every two lines are one",
@@ -354,9 +356,15 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(command=compare, threads=None)
 
     command = commands.add_parser("evaluate", parents=[shared], help="teacher, students and bundles side by side")
-    command.add_argument("--run", type=Path, nargs="*", default=[], help="runs of students, in float32")
     command.add_argument(
-        "--bundle", type=Path, nargs="*", help="bundles of encoders (default: models/student, or none)"
+        "--run", type=Path, action="extend", nargs="*", default=[], help="runs of students, in float32"
+    )
+    command.add_argument(
+        "--bundle",
+        type=Path,
+        action="extend",
+        nargs="*",
+        help="bundles of encoders (default: models/student, or none)",
     )
     command.add_argument("--static", action="store_true", help="also static models of the teacher, by model2vec")
     command.add_argument("--teacher", help="package, a folder, or a hub id (default: the first student's)")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.__main__ import main
+from training.__main__ import main, parser
 from training.checkpoint import Run
 
 FROM_GLUE = "is read from GLUE's own files, and its labels are GLUE's"
@@ -67,6 +67,20 @@ def test_a_number_out_of_range_is_refused_with_its_option(option: list[str], cap
     with pytest.raises(SystemExit, match="2"):
         main(["finetune", "--task", "sst2", *option])
     assert f"argument {option[0]}: '{option[1]}' is no whole number from " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("finetune --task a", "--teacher"),
+        ("finetune --task a", "--transfer"),
+        ("evaluate", "--run"),
+        ("evaluate", "--bundle"),
+    ],
+)
+def test_an_option_of_several_values_may_be_given_several_times(command: str, name: str):
+    options = parser().parse_args([*command.split(), name, "a", "b", name, "c"])
+    assert getattr(options, name[2:]) == [Path("a"), Path("b"), Path("c")]
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture):
