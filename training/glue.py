@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.table import Columns, read_table
-from training.task import Examples, Task
+from training.task import Examples, Task, TaskError
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,16 @@ TASKS = {
 
 def read_train(row: GlueTask, data: Path) -> Examples:
     """Read a task's training rows; raises TaskError as `read_table` does."""
-    return read_table(data / "glue" / row.folder / "train.tsv", row.columns, row.classes)
+    return _read(row, data, "train.tsv")
 
 
 def read_dev(row: GlueTask, data: Path) -> Examples:
     """Read a task's dev rows; raises TaskError as `read_table` does."""
-    return read_table(data / "glue" / row.folder / row.dev, row.columns, row.classes)
+    return _read(row, data, row.dev)
+
+
+def _read(row: GlueTask, data: Path, name: str) -> Examples:
+    file = data / "glue" / row.folder / name
+    if not file.is_file():
+        raise TaskError(f"{file} is missing; DATA_DIR (or --data) names the folder that holds glue/")
+    return read_table(file, row.columns, row.classes)

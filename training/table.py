@@ -2,6 +2,7 @@
 
 import io
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,10 @@ def _set_aside(texts: NDArray[np.int64], labels: Scores | None, seed: int) -> ND
 
 
 def _records(path: Path, columns: Columns) -> Iterator[Record]:
-    """Give the texts of each row and, where the columns name it, its label; all stripped, and the label not empty."""
+    """Give the texts of each row and, where the columns name it, its label; all stripped, and the label not empty.
+
+    Labels are normalised: one that is written with a combining accent here and without there would be two classes.
+    """
     if path.suffix not in FORMS:
         raise TaskError(f"{path}: expected a file that ends in {', '.join(FORMS)}")
     wanted = (*columns.texts, columns.label) if columns.label else columns.texts
@@ -133,7 +137,7 @@ def _records(path: Path, columns: Columns) -> Iterator[Record]:
             fields = tuple(field.strip() for field in record)
             if columns.label and not fields[-1]:
                 raise TaskError(f"{path}, line {line}: column {columns.label!r} {EMPTY}")
-            yield line, fields
+            yield line, (*fields[:-1], unicodedata.normalize("NFC", fields[-1])) if columns.label else fields
     except RecordError as error:
         raise TaskError(f"{path}, {error}") from error
 
@@ -142,7 +146,7 @@ def _text_of(path: Path) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise TaskError(f"{path} is missing; DATA_DIR (or --data) names the folder that holds glue/") from error
+        raise TaskError(f"{path} is missing") from error
     except OSError as error:
         raise TaskError(f"{path} cannot be read: {error.strerror}") from error
     try:

@@ -36,6 +36,11 @@ def test_each_official_form_is_read(tmp_path: Path, task: str):
     assert examples.labels.tolist() == [label]
 
 
+def test_a_missing_file_says_which_setting_names_its_folder(tmp_path: Path):
+    with pytest.raises(TaskError, match=r"train.tsv is missing; DATA_DIR"):
+        read_train(TASKS["rte"], tmp_path)
+
+
 def test_mnli_has_a_dev_set_that_matches_and_one_that_does_not(tmp_path: Path):
     header, row, *_ = FORMS["mnli"]
     written(tmp_path, "mnli", "dev_matched.tsv", header, row)

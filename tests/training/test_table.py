@@ -30,6 +30,17 @@ def test_tsv_csv_and_json_lines_read_alike(tmp_path: Path, name: str, content: s
     assert examples.labels.tolist() == [1, 0]
 
 
+def test_a_label_is_one_class_however_its_accents_are_encoded(tmp_path: Path):
+    file = written(tmp_path, "a.csv", "text,mood\nno,caf\u00e9\nso,cafe\u0301\nyes,tea\n")
+    assert find_classes(file, MOOD) == ("caf\u00e9", "tea")
+    assert read_table(file, MOOD, ("caf\u00e9", "tea")).labels.tolist() == [0, 0, 1]
+
+
+def test_a_table_of_ones_own_that_is_missing_is_not_looked_for_among_those_of_glue(tmp_path: Path):
+    with pytest.raises(TaskError, match=r"my\.csv is missing$"):
+        find_classes(tmp_path / "my.csv", MOOD)
+
+
 def test_in_a_tsv_quotes_are_literal_and_only_a_line_feed_ends_a_row(tmp_path: Path):
     file = written(tmp_path, "a.tsv", 'text\tmood\r\n"a\u2028b\x85c\tgood\r\n')
     assert read_table(file, MOOD, CLASSES).texts == [('"a\u2028b\x85c',)]
@@ -79,11 +90,6 @@ def test_a_regression_wants_finite_numbers(tmp_path: Path, value: str, message: 
     file = written(tmp_path, "a.tsv", f"text\tmood\nyes\t1.5\nno\t{value}\n")
     with pytest.raises(TaskError, match=f"line 3: label '{value}' is {message}"):
         read_table(file, MOOD, ())
-
-
-def test_a_missing_file_says_which_setting_names_its_folder(tmp_path: Path):
-    with pytest.raises(TaskError, match="DATA_DIR"):
-        read_table(tmp_path / "none.tsv", MOOD, CLASSES)
 
 
 def test_a_folder_is_no_table(tmp_path: Path):
