@@ -207,7 +207,7 @@ class Run:
     def metrics(self) -> list[dict[str, float]]:
         """Read what was logged, in order; empty where nothing was."""
         file = self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+        return [line for text in file.read_text().splitlines() if (line := _logged(text))] if file.is_file() else []
 
     def final_figures(self) -> dict[str, float]:
         """Read the figures of the last epoch; empty where none has ended."""
@@ -233,10 +233,9 @@ class Run:
 
     def forget_after(self, step: int) -> None:
         """Drop metrics of steps that a killed run had done beyond its last checkpoint; they will be done again."""
-        file = self.folder / "metrics.jsonl"
-        if file.is_file():
-            kept = [line for line in file.read_text().splitlines() if _logged_step(line) <= step]
-            self._write("metrics.jsonl", "".join(line + "\n" for line in kept))
+        if (self.folder / "metrics.jsonl").is_file():
+            kept = [line for line in self.metrics() if line["step"] <= step]
+            self._write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def _last_epoch(self) -> dict[str, Any]:
         return next((line for line in reversed(self.metrics()) if "epoch" in line), {})
@@ -270,8 +269,9 @@ def _digest(rows: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def _logged_step(line: str) -> float:
+def _logged(text: str) -> dict[str, float] | None:
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):  # a line that the kill cut off
-        return float("inf")
+        line: dict[str, float] = json.loads(text)
+    except ValueError:  # a line that a kill or a full disk cut off
+        return None
+    return line

@@ -85,6 +85,16 @@ def test_the_final_figures_are_those_of_the_last_epoch(tmp_path: Path):
     assert run.final_figures() == {"cosine": 0.8}
 
 
+def test_a_line_that_a_full_disk_cut_off_is_passed_over_and_dropped_when_the_run_goes_on(tmp_path: Path):
+    run = Run(tmp_path)
+    run.log(step=2, epoch=1, cosine=0.7)
+    whole = (tmp_path / "metrics.jsonl").read_text()
+    (tmp_path / "metrics.jsonl").write_text(whole + '{"step": 4, "ep')
+    assert run.final_figures() == {"cosine": 0.7}
+    run.forget_after(4)
+    assert (tmp_path / "metrics.jsonl").read_text() == whole
+
+
 def test_a_run_whose_last_checkpoint_could_not_be_written_is_not_finished(tmp_path: Path):
     run = Run(tmp_path)
     run.start({"optimisation": {"epochs": 2}}, TOKENIZER, [])
