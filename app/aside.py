@@ -87,6 +87,8 @@ def answer(connection: Connection) -> None:
             at_work.set()
             try:
                 if folder not in sessions or sessions[folder][0] != checksum:
+                    # a reload may bring models in folders of other names: what is gone is asked for no more
+                    sessions = {place: opened for place, opened in sessions.items() if place.is_dir()}
                     sessions[folder] = checksum, _open(folder, checksum)
                 connection.send(sessions[folder][1].run(rows))
             except Exception as error:  # the caller's to handle

@@ -11,7 +11,7 @@ from bundles import EMBEDDINGS, encoder_graph, write_encoder
 from waiting import until
 
 from app.aside import Aside, AsideError
-from app.bundle import MODEL, Bundle, BundleError
+from app.bundle import MODEL, Bundle, BundleError, read_bundle
 from app.session import EncoderSession
 
 ROWS = [[1, 5, 2], [1, 6, 7, 2]]
@@ -66,6 +66,15 @@ def test_a_bundle_that_was_loaded_anew_is_opened_anew(aside: Aside, bundle: Bund
     assert not np.array_equal(expected, before)
     assert np.array_equal(aside.encode(changed, ROWS), expected)
     with pytest.raises(BundleError, match="not what it was when it was loaded"):
+        aside.encode(bundle, ROWS)
+
+
+def test_a_model_whose_folder_is_gone_is_let_go_of_once_another_comes(aside: Aside, bundle: Bundle) -> None:
+    before = aside.encode(bundle, ROWS)
+    moved = read_bundle(bundle.folder.rename(bundle.folder.with_name("moved")))
+    assert np.array_equal(aside.encode(bundle, ROWS), before)
+    assert np.array_equal(aside.encode(moved, ROWS), before)
+    with pytest.raises(BundleError, match="student is no bundle"):
         aside.encode(bundle, ROWS)
 
 
