@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.bundle import HEAD, MODEL, TOKENIZER, Bundle, Texts, write_bundle
-from app.drift import RowCounter, baseline_of
-from app.session import EncoderSession, HeadSession
-from app.tokenizer import Tokenizer
+from app.bundle import HEAD, Baseline, Bundle, Texts, write_bundle
+from app.drift import Ids, RowCounter, baseline_of
+from app.session import HeadSession, Vectors
 from export.judgement import encoder_inputs
+from export.packed_encoder import open_encoder
 from export.parity import say, served
 
 
@@ -26,20 +26,40 @@ def add_baseline(bundle: Bundle, rows: Sequence[Texts]) -> Bundle:
     wanted = 1 if manifest.inputs == "text" else 2
     if not rows or any(len(texts) != wanted for texts in rows):
         raise BaselineError(f"{bundle.folder}: a baseline needs rows of {wanted} texts each")
-    reader = Tokenizer(bundle.path(TOKENIZER), manifest.max_tokens)
+    reader, session = open_encoder(bundle)
     inputs = [(one,) if isinstance(one, str) else one for row in rows for one in encoder_inputs(manifest.inputs, row)]
-    vectors = served(reader, EncoderSession(bundle.path(MODEL), bundle.embedding))(inputs)  # (inputs, dimensions)
+    vectors = served(reader, session)(inputs)  # (inputs, dimensions)
     scores = (
         HeadSession(bundle.path(HEAD)).run(vectors.reshape(len(rows), -1, manifest.dimensions))
         if manifest.labels
         else None
     )
-    counter = RowCounter(reader.unknown, manifest.dimensions, len(manifest.labels))
-    tally = counter.count([row.ids for row in reader.rows(inputs)], vectors, scores)
-    baseline = baseline_of(tally, manifest.labels)
-    say(f"baseline of {baseline.rows:,} rows: {baseline.mean_tokens:.1f} tokens, {baseline.unknown_ratio:.3%} unknown")
+    ids = [row.ids for row in reader.rows(inputs)]
+    baseline = take_baseline(ids, vectors, reader.unknown, manifest.labels, scores)
     facts = manifest.model_copy(update={"baseline": baseline}).model_dump(exclude={"files"})
     return write_bundle(bundle.folder, facts, {file: bundle.path(file).read_bytes() for file in manifest.files})
+
+
+def take_baseline(
+    rows: Sequence[Ids],
+    vectors: Vectors,
+    unknown: int | None,
+    labels: Sequence[str] = (),
+    scores: Vectors | None = None,
+) -> Baseline:
+    """Take a baseline from what an encoder got, and what it and a head gave.
+
+    Args:
+        rows: Token ids, of at least one row; a pair that is encoded apart makes two.
+        vectors: Of the rows, (rows, dimensions) or (inputs, texts, dimensions).
+        unknown: The token id that stands for what the vocabulary lacks.
+        labels: A classifier's; without them scores do not count.
+        scores: The head's, (inputs, labels).
+    """
+    counter = RowCounter(unknown, vectors.shape[-1], len(labels))
+    baseline = baseline_of(counter.count(rows, vectors.reshape(len(rows), -1), scores), labels)
+    say(f"baseline of {baseline.rows:,} rows: {baseline.mean_tokens:.1f} tokens, {baseline.unknown_ratio:.3%} unknown")
+    return baseline
 
 
 def read_rows(file: Path) -> list[Texts]:

@@ -9,11 +9,10 @@ from torch import nn
 
 from app.bundle import Inputs, Texts
 from app.session import Vectors
-from app.tokenizer import Tokenizer
 from export.packed_encoder import Encode
 from export.parity import ParityError, say
 from training.checkpoint import Run
-from training.encoding import encode
+from training.encoding import text_encoder
 from training.evaluation import sts_spearman
 from training.recipe import Int8
 from training.task import Examples, Task, TaskError
@@ -23,11 +22,7 @@ ROUNDING = 1e-9  # of a difference of scores: 0.92 - 0.91 is above 0.01
 
 def sts_figures(student: nn.Module, run: Run, encode_int8: Encode, data: Path, limits: Int8) -> dict[str, float]:
     """Judge int8 by STS-B's dev set; no figures where it is not below `data`."""
-    reader = Tokenizer(run.folder / "tokenizer.json", run.facts()["max_tokens"])
-
-    def encode_float32(texts: Sequence[str]) -> Vectors:
-        return encode(student, [row.ids for row in reader.rows([(text,) for text in texts])])
-
+    encode_float32 = text_encoder(student, run.tokenizer(), run.facts()["max_tokens"])
     try:
         exact, small = sts_spearman(encode_float32, data), sts_spearman(encode_int8, data)
     except TaskError as error:

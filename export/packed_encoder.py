@@ -31,15 +31,21 @@ class PackedEncoder:
         files: Its graph, table of embeddings and tokenizer, without those that another bundle holds.
         space: Of its vectors.
         precision: Of its graph.
-        encode: Texts, or joined pairs, to vectors through the very parts that serve.
+        reader: Its tokenizer, as the service reads by it.
+        session: Its graph, as the service runs it.
         figures: Parity, and what int8 costs.
     """
 
     files: dict[str, bytes]
     space: str
     precision: str
-    encode: Encode
+    reader: Tokenizer
+    session: EncoderSession
     figures: dict[str, float]
+
+    def encode(self, texts: Sequence[str | Texts]) -> Vectors:
+        """Encode texts, or joined pairs: float32 (texts, dimensions)."""
+        return served(self.reader, self.session)(texts)
 
 
 def pack_encoder(
@@ -91,19 +97,24 @@ def pack_encoder(
     if isinstance(encoder, Student) and precision == "int8":
         rest, table = split(graph)
         files = {MODEL: rest} if base else {MODEL: rest, EMBEDDING: table, TOKENIZER: tokenizer}
-    return PackedEncoder(files, space_id(graph, tokenizer), precision, served(reader, session), figures)
+    return PackedEncoder(files, space_id(graph, tokenizer), precision, reader, session, figures)
 
 
 def packed_encoder(bundle: Bundle) -> PackedEncoder:
     """Give the encoder that a bundle already holds."""
     say(f"the encoder is that of {bundle.folder}")
-    return PackedEncoder({}, bundle.manifest.space, bundle.manifest.precision, bundle_encoder(bundle), {})
+    return PackedEncoder({}, bundle.manifest.space, bundle.manifest.precision, *open_encoder(bundle), {})
 
 
 def bundle_encoder(bundle: Bundle) -> Encode:
     """Encode texts, or joined pairs, with a bundle's encoder; raises BundleError where its base is not there."""
-    tokenizer = Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens)
-    return served(tokenizer, EncoderSession(bundle.path(MODEL), bundle.embedding))
+    return served(*open_encoder(bundle))
+
+
+def open_encoder(bundle: Bundle) -> tuple[Tokenizer, EncoderSession]:
+    """Open a bundle's tokenizer and graph; raises BundleError where its base is not there."""
+    reader = Tokenizer(bundle.path(TOKENIZER), bundle.manifest.max_tokens)
+    return reader, EncoderSession(bundle.path(MODEL), bundle.embedding)
 
 
 def probes(texts: Sequence[str], inputs: Inputs) -> list[Texts]:

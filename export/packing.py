@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from app.bundle import (
     MANIFEST,
     TOKENIZER,
     WEIGHTS,
+    Baseline,
     Bundle,
     BundleError,
     Inputs,
@@ -25,10 +27,18 @@ from app.bundle import (
     write_bundle,
 )
 from app.session import HeadSession, Vectors
-from export.baseline import add_baseline
+from export.baseline import take_baseline
 from export.card import model_card
 from export.judgement import encoder_inputs, row_vectors, sts_figures, task_figures
-from export.packed_encoder import PRECISION, Encode, pack_encoder, packed_encoder, probes, teacher_space
+from export.packed_encoder import (
+    PRECISION,
+    Encode,
+    PackedEncoder,
+    pack_encoder,
+    packed_encoder,
+    probes,
+    teacher_space,
+)
 from export.packed_head import pack_head
 from export.parity import SENTENCES, say
 from export.slices import noisy_rows, score_slices
@@ -95,10 +105,11 @@ def export_student(run: Run, folder: Path, data: Path) -> Bundle:
         "canary_tolerance": CANARY_COSINE_DISTANCE["int8"],
         "training": {"recipe": recipe, **{key: facts[key] for key in ("teacher", "rows", "tokens")}},
         "figures": packed.figures | run.final_figures() | sts_figures(student, run, packed.encode, data, limits),
+        "baseline": _held_out_baseline(run, packed),
     }
     weights = {name: weight.half().contiguous() for name, weight in student.state_dict().items()}
     files = {WEIGHTS: safetensors_bytes(weights), CANARY: _encoder_canary(packed.encode)}
-    return _with_baseline(_write(folder, manifest, packed.files | files), run)
+    return _write(folder, manifest, packed.files | files)
 
 
 def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
@@ -139,15 +150,14 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
         if base and recipe["encoder_rate"] == 0
         else pack_encoder(model.encoder, tokenizer, facts["max_tokens"], precision, inputs, limits, base)
     )
-    dev, read = examples_from(run.dev()), _reader(inputs, run)
-    vectors = row_vectors(inputs, packed.encode, dev.texts)
+    dev = examples_from(run.dev())
+    sequences = _reader(inputs, run)(dev.texts)  # token ids
+    vectors = row_vectors(inputs, packed.encode, dev.texts)  # (rows, texts, dimensions)
     head = pack_head(model.head, task, vectors, dev.labels)
     answers = head.session.run(vectors)
     noisy = head.session.run(row_vectors(inputs, packed.encode, noisy_rows(dev.texts)))
-    tokens = [sum(map(len, sequences)) for sequences in read(dev.texts)]
-    exact = (
-        task.score(dev.labels, answer(model, read(dev.texts)))[task.metrics[0]] if packed.precision == "int8" else None
-    )
+    tokens = [sum(map(len, row)) for row in sequences]
+    exact = task.score(dev.labels, answer(model, sequences))[task.metrics[0]] if packed.precision == "int8" else None
     manifest = {
         "name": folder.name.removesuffix("-teacher") if role == "teacher" else folder.name,
         "role": role,
@@ -167,9 +177,10 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
         "figures": packed.figures | head.figures | task_figures(task, dev, answers, exact, limits),
         "calibration": head.calibration,
         "slices": score_slices(task, dev, tokens, answers, noisy),
+        "baseline": take_baseline(list(chain(*sequences)), vectors, packed.reader.unknown, task.labels, answers),
     }
     files = {**packed.files, HEAD: head.graph, CANARY: _task_canary(inputs, packed.encode, head.session)}
-    return _with_baseline(_write(folder, manifest, files), run)
+    return _write(folder, manifest, files)
 
 
 def _base(recipe: Mapping[str, Any], models_dir: Path, precision: str) -> Bundle | None:
@@ -234,14 +245,14 @@ def _canary(inputs: Sequence[Texts], outputs: Sequence[Vectors]) -> bytes:
     return json.dumps({"inputs": inputs, "outputs": rounded}, ensure_ascii=False).encode()
 
 
-def _with_baseline(bundle: Bundle, run: Run) -> Bundle:
-    """Take the baseline from the rows that the run held out; runs of earlier versions kept none."""
+def _held_out_baseline(run: Run, packed: PackedEncoder) -> Baseline | None:
+    """Take the baseline from the texts that the run held out; runs of earlier versions kept none."""
     try:
-        rows = run.dev()["texts"]
+        texts = [tuple(texts) for texts in run.dev()["texts"]]
     except RunError:
         say(f"no baseline: {run.folder} kept no rows; `python -m export baseline` takes one from yours")
-        return bundle
-    return add_baseline(bundle, list(map(tuple, rows)))
+        return None
+    return take_baseline([row.ids for row in packed.reader.rows(texts)], packed.encode(texts), packed.reader.unknown)
 
 
 def _write(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:

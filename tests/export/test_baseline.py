@@ -45,6 +45,19 @@ def test_a_run_that_kept_no_rows_gives_a_bundle_without_a_baseline(small_student
     assert "no baseline" in capsys.readouterr().out
 
 
+def test_an_export_that_is_stopped_at_its_baseline_leaves_what_was_there(
+    student, small_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    def stop(_line: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("export.baseline.say", stop)
+    command = ["student", "--run", str(small_student), "--data", str(tmp_path), "--bundle", str(student.folder)]
+    assert main(command) == 130
+    assert "no bundle was written, and one that was there is as it was" in capsys.readouterr().err
+    assert read_bundle(student.folder) == student
+
+
 def test_rows_that_the_bundle_does_not_take_are_refused(student):
     for rows in ([], [("one", "two")]):
         with pytest.raises(BaselineError, match="rows of 1 texts each"):
