@@ -77,7 +77,7 @@ const refusals = {}; // what the service said where something is not loaded
 let tasks = []; // as GET /tasks lists them
 let manifests = {}; // of the encoders, by model
 let asking = false;
-let queued = null; // what was wished for meanwhile
+const queued = new Set(); // what was wished for meanwhile
 let retry = false; // once the service is ready, as it was not
 
 // ---- what is shown, made of elements: text never becomes markup
@@ -361,7 +361,7 @@ function sentencesInBox() {
 
 async function run(...parts) {
   if (asking) {
-    queued = parts;
+    for (const part of parts) queued.add(part);
     return;
   }
   asking = true;
@@ -379,9 +379,9 @@ async function run(...parts) {
     retry = error.status === 0 || error.status === 503;
   }
   asking = false;
-  if (queued) {
-    const wished = queued;
-    queued = null;
+  if (queued.size) {
+    const wished = [...queued];
+    queued.clear();
     return run(...wished);
   }
   at("run").removeAttribute("aria-disabled");

@@ -196,6 +196,20 @@ def test_the_task_chooser_takes_pairs_and_values_and_says_what_is_missing(servic
     expect(table.locator("tbody td").first).to_have_text(f"{value['value']:.3f}")
 
 
+def test_all_that_is_wished_for_during_a_run_is_done_after_it(service: Process, visit: Visit) -> None:
+    page, held = visit(service), list[Route]()
+    page.route("**/tasks", lambda route: held.append(route), times=1)
+    with page.expect_request("**/tasks"):
+        page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_label("Sentences").first.fill("\n".join(TINY))
+    page.get_by_label("Sentences").first.press("Control+Enter")
+    page.get_by_label("Task").select_option("stars")
+    held.pop().continue_()
+    expect(page.locator("#run")).not_to_have_attribute("aria-disabled", "true")
+    expect(page.get_by_role("table", name="Labels").get_by_role("rowheader")).to_have_text(TINY)
+    expect(page.get_by_role("list", name="Sentences").locator("li")).to_have_text(TINY)
+
+
 def test_an_example_is_one_click_away(service: Process, visit: Visit) -> None:
     page = visit(service)
     for example in page.get_by_role("group", name="Examples").get_by_role("button").all():
