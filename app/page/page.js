@@ -78,6 +78,7 @@ let tasks = []; // as GET /tasks lists them
 let manifests = {}; // of the encoders, by model
 let asking = false;
 const queued = new Set(); // what was wished for meanwhile
+let wanted = EXAMPLES[FIRST].task; // the task to turn to, once it is loaded
 let retry = false; // once the service is ready, as it was not
 
 // ---- what is shown, made of elements: text never becomes markup
@@ -426,7 +427,7 @@ async function load() {
   const choice = at("task");
   if (names.join() !== [...choice.options].map((option) => option.value).join()) {
     choice.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
-    choose(EXAMPLES[FIRST].task);
+    choose(wanted);
   }
   choice.disabled = !names.length;
   if (!names.length) {
@@ -434,8 +435,9 @@ async function load() {
   }
 }
 
-/** Turn to a task, if it is loaded. */
+/** Turn to a task, now or once it is loaded. */
 function choose(task) {
+  wanted = task;
   if (tasks.some((each) => each.task === task)) at("task").value = task;
 }
 
@@ -532,7 +534,7 @@ function begin() {
   for (const [name, { task, sentences }] of Object.entries(EXAMPLES)) {
     const take = () => {
       box.value = sentences.join("\n");
-      choose(task);
+      choose(task ?? wanted);
       run(compare, classify);
     };
     at("examples").append(element("button", { type: "button", onclick: take }, name));
@@ -544,7 +546,10 @@ function begin() {
   box.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run(compare, classify);
   });
-  at("task").addEventListener("change", () => run(classify));
+  at("task").addEventListener("change", (event) => {
+    choose(event.target.value);
+    run(classify);
+  });
   document.addEventListener("visibilitychange", poll);
   box.value = EXAMPLES[FIRST].sentences.join("\n");
   poll();

@@ -320,6 +320,20 @@ def test_a_service_that_is_still_loading_is_asked_again_once_it_is_ready(service
     expect(page.get_by_role("alert")).to_be_empty()
 
 
+def test_the_task_of_an_example_that_was_taken_before_any_was_loaded_is_turned_to(
+    serve: Serve, visit: Visit, tmp_path: Path
+) -> None:
+    student = write_encoder(tmp_path)
+    write_task(tmp_path, "stsb", base=student, inputs="pair_apart")
+    write_task(tmp_path, "sst2", base=student)
+    page = visit(serve(models_dir=tmp_path), before=lambda page: page.route("**/models", lambda route: route.abort()))
+    page.get_by_role("button", name="Film reviews").click()
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached")
+    page.unroute("**/models")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.get_by_label("Task")).to_have_value("sst2")
+
+
 def test_a_service_that_is_gone_is_told(serve: Serve, visit: Visit) -> None:
     service = serve()
     page = visit(service)
