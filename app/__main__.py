@@ -17,13 +17,11 @@ from app.comparison import InputError, compare_file
 from app.cores import usable_cores
 from app.errors import ServiceError
 from app.logs import FIELDS, configure_logs
-from app.main import serve
+from app.main import BACKLOG, serve
 from app.settings import PREFIX, Settings, SettingsError, read_settings
 from app.supervisor import Supervisor
 
 logger = logging.getLogger("app")
-
-BACKLOG = 2048
 
 
 class ListenError(OSError):

@@ -1,12 +1,12 @@
 """An engine: one loaded encoder with its tokenizer and batcher. A task: a head on top of an engine."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from app.metrics import Metrics
 from app.session import EncoderSession, HeadSession, Vectors
 from app.settings import PREFIX
 from app.tokenizer import Row, Tokenizer
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 # Work shorter than about a millisecond is done on the event loop: a thread's hand-over would cost as much.
 INLINE_CHARACTERS = 4000
@@ -251,7 +248,8 @@ class Task:
         begun = perf_counter()
         vectors = self._by_input(encoded.vectors, len(inputs))
         try:
-            scores = await _unless(len(inputs) <= INLINE_ROWS, self._head.run, vectors)  # (inputs, labels)
+            small = len(inputs) <= INLINE_ROWS
+            scores = self._head.run(vectors) if small else await asyncio.to_thread(self._head.run, vectors)
         except Exception as error:
             raise ModelError(f"the head of {self.manifest.name} failed: {type(error).__name__}") from error
         stages = {**encoded.stages, "inference": encoded.stages["inference"] + perf_counter() - begun}
@@ -305,8 +303,3 @@ async def _wait(future: "Future[Answer]") -> Answer:
         return await asyncio.wrap_future(future)
     except PoisonError as error:
         raise ModelError(str(error)) from error
-
-
-async def _unless(small: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:  # noqa: FBT001
-    """Work in another thread, unless the work is small."""
-    return work(*args, **kwargs) if small else await asyncio.to_thread(work, *args, **kwargs)

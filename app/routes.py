@@ -244,9 +244,9 @@ def _context(request: Request) -> tuple[Call, Catalogue, Settings]:
 
 
 def _texts(sentences: str | list[str], param: str, settings: Settings) -> list[Texts]:
-    texts = [(sentences,)] if isinstance(sentences, str) else [(sentence,) for sentence in sentences]
+    texts: list[Texts] = [(text,) for text in ([sentences] if isinstance(sentences, str) else sentences)]
     _limit(len(texts), param, settings)
-    return list(texts)
+    return texts
 
 
 def _inputs(body: Inputs, takes: Literal["sentences", "pairs"], settings: Settings) -> list[Texts]:

@@ -280,8 +280,8 @@ class Service:
 
     def _check_running(self, setting: str, limit: float) -> None:
         for engine in self.catalogue.engines:
-            if engine.longest_run > limit:
+            if (running := engine.longest_run) > limit:  # looked at once: the batch may end meanwhile
                 raise UnavailableError(
-                    f"a batch of {engine.manifest.name} has been running for {engine.longest_run:.1f} s; "
+                    f"a batch of {engine.manifest.name} has been running for {running:.1f} s; "
                     f"{PREFIX}{setting} is {limit:g}"
                 )

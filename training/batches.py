@@ -16,10 +16,9 @@ class Batches:
         """Plan batches over `rows`, whose lengths in tokens are `lengths`; both int64 (rows)."""
         order = np.argsort(lengths, kind="stable")
         cuts = np.flatnonzero(np.diff(lengths[order])) + 1
-        self._groups = [rows[group] for group in np.split(order, cuts)]
-        self._sizes = [
-            min(batch_rows, max(1, batch_tokens // int(lengths[group[0]]))) for group in np.split(order, cuts)
-        ]
+        groups = np.split(order, cuts)
+        self._groups = [rows[group] for group in groups]
+        self._sizes = [min(batch_rows, max(1, batch_tokens // int(lengths[group[0]]))) for group in groups]
         self._seed = seed
         self.per_epoch = sum(-(-len(group) // size) for group, size in zip(self._groups, self._sizes, strict=True))
 
