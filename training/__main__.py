@@ -397,7 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on from the last checkpoint\n")
+        sys.stderr.write("stopped; a training goes on from the last checkpoint, given the same command again\n")
         return 130
     return 0
 
