@@ -75,8 +75,8 @@ def main() -> int:
     data = Path(os.environ.get("DATA_DIR", "data"))
     parser.add_argument("--data", type=Path, default=data, help="folder of glue/ and fidelity/ (DATA_DIR, else data/)")
     options = parser.parse_args()
-    options.sentences = options.file.read_text(encoding="utf-8").splitlines() if options.file else list(SENTENCES)
     try:
+        options.sentences = options.file.read_text(encoding="utf-8").splitlines() if options.file else list(SENTENCES)
         for part in options.parts or PARTS:
             publish(part, machine(), {**PARTS, **ASKED_FOR}[part](options), options.into)
     except (BundleError, RuntimeError, ValueError, OSError) as error:

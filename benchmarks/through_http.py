@@ -25,6 +25,7 @@ import numpy as np
 from app.bundle import MODEL, TOKENIZER, read_bundle
 from app.cores import usable_cores
 from app.session import EncoderSession
+from app.settings import Settings
 from app.tokenizer import Tokenizer
 from benchmarks.client import Client, program
 from benchmarks.report import Cell, Table, lead, spread
@@ -37,7 +38,7 @@ SECONDS = 4
 OPEN_SECONDS = 6.0
 HEAD_START = 1.0  # to line up all requests before the first is due
 BODIES = 32  # distinct requests, sent in turn
-BATCH_ROWS = 16  # the service's own default
+BATCH_ROWS = Settings.model_fields["batch_rows"].default
 EMPTY = "its empty route"
 
 # Two cores hold both wrk and the server; wrk alone takes a few per cent of one.
