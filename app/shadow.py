@@ -131,6 +131,8 @@ class Shadow:
     def _work(self) -> None:
         pause = LOOK_SECONDS
         while not self._closing.wait(pause):
+            if not self._judges:  # a reload has left no teacher
+                self._aside.close()
             pause = max(LOOK_SECONDS, rest(self._step(), self._cores))
         self._aside.close()
 

@@ -181,6 +181,21 @@ def test_without_a_teacher_it_is_off_and_says_so(tmp_path: Path, caplog: pytest.
     loaded.retire()
 
 
+def test_once_no_teacher_is_loaded_any_more_its_process_ends(world: World, tmp_path: Path) -> None:
+    world.offer()
+    until(lambda: world.rows("answered") == RANKED_ROWS)
+    process = world.shadow._aside._process
+    assert process
+    write_encoder(tmp_path)
+    alone = load_catalogue(tmp_path, Limits(2**16, 2048, 64), 1, Metrics())
+    world.shadow.follow(alone)
+    until(lambda: process.poll() is not None)
+    world.shadow.follow(world.catalogue)
+    world.offer()
+    until(lambda: world.rows("answered") == 2 * RANKED_ROWS)
+    alone.retire()
+
+
 def test_a_rate_of_zero_turns_it_off(catalogue: Catalogue, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         world = World(catalogue, rate=0)
