@@ -297,9 +297,7 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"{folder / MANIFEST} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise BundleError(f"{folder / MANIFEST} is not valid: {key}: {first['msg']}") from error
+        raise BundleError(f"{folder / MANIFEST} is not valid: {_first_problem(error)}") from error
 
 
 def write_bundle(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:
@@ -317,7 +315,7 @@ def write_bundle(folder: Path, facts: Mapping[str, Any], files: Mapping[str, byt
     try:
         manifest = Manifest.model_validate({**facts, "files": checksums})
     except ValidationError as error:
-        raise BundleError(f"{folder} would have a manifest that is not valid: {error.errors()[0]['msg']}") from error
+        raise BundleError(f"{folder} would have a manifest that is not valid: {_first_problem(error)}") from error
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -342,6 +340,11 @@ def _read(folder: Path) -> Bundle:
     for file, expected in manifest.files.items():
         _verify(folder / file, expected)
     return Bundle(folder, manifest)
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'manifest'}: {first['msg']}"
 
 
 def _verify(file: Path, expected: str) -> None:

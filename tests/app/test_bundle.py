@@ -92,7 +92,7 @@ def facts(bundle: Bundle, **changes: object) -> dict[str, object]:
     [
         ({"kind": "classifier", "labels": ("a", "b")}, "a task bundle lists head.onnx"),
         ({"labels": ("a", "b")}, "nothing else names any"),
-        ({"name": "../up"}, "should match pattern"),
+        ({"name": "../up"}, "not valid: name: String should match pattern"),
         ({"canary_tolerance": 0}, "greater than 0"),
         ({"colour": "red"}, "not permitted"),
     ],
