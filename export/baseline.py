@@ -27,7 +27,7 @@ def add_baseline(bundle: Bundle, rows: Sequence[Texts]) -> Bundle:
     if not rows or any(len(texts) != wanted for texts in rows):
         raise BaselineError(f"{bundle.folder}: a baseline needs rows of {wanted} texts each")
     reader, session = open_encoder(bundle)
-    inputs = [(one,) if isinstance(one, str) else one for row in rows for one in encoder_inputs(manifest.inputs, row)]
+    inputs = [one for row in rows for one in encoder_inputs(manifest.inputs, row)]
     vectors = served(reader, session)(inputs)  # (inputs, dimensions)
     scores = (
         HeadSession(bundle.path(HEAD)).run(vectors.reshape(len(rows), -1, manifest.dimensions))

@@ -61,9 +61,9 @@ def row_vectors(inputs: Inputs, encode: Encode, rows: Sequence[Texts]) -> Vector
     return encode([one for of_row in sequences for one in of_row]).reshape(len(rows), len(sequences[0]), -1)
 
 
-def encoder_inputs(inputs: Inputs, texts: Texts) -> list[str | Texts]:
+def encoder_inputs(inputs: Inputs, texts: Texts) -> list[Texts]:
     """Give what of a row the encoder gets: the texts of a pair encoded apart one by one, else all at once."""
-    return list(texts) if inputs == "pair_apart" else [texts]
+    return [(text,) for text in texts] if inputs == "pair_apart" else [texts]
 
 
 def judge(name: str, exact: float, small: float, limits: Int8) -> dict[str, float]:

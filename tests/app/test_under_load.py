@@ -24,7 +24,7 @@ def test_neighbours_hardly_move_a_vector(role: str) -> None:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not built")
     bundle = read_bundle(folder)
-    session = EncoderSession(bundle.path(MODEL))
+    session = EncoderSession(bundle.path(MODEL), bundle.embedding)
     rng = np.random.default_rng(0)
     known = RustTokenizer.from_file(str(bundle.path(TOKENIZER)))
     first, last = (known.encode("").ids or [0, 0])[0], (known.encode("").ids or [0, 0])[-1]

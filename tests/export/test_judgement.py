@@ -24,18 +24,18 @@ def test_one_of_few_rows_that_int8_answers_otherwise_does_not_stop_the_export():
 
 
 def test_a_pair_encoded_apart_makes_two_inputs_and_a_joined_one_a_single():
-    assert encoder_inputs("pair_apart", ("a", "b")) == ["a", "b"]
+    assert encoder_inputs("pair_apart", ("a", "b")) == [("a",), ("b",)]
     assert encoder_inputs("pair_joined", ("a", "b")) == [("a", "b")]
     assert encoder_inputs("text", ("a",)) == [("a",)]
 
 
 def test_rows_are_encoded_as_a_head_takes_them():
     def encode(texts):
-        return np.asarray([[len(text)] for text in texts], np.float32)
+        return np.asarray([[sum(map(len, each))] for each in texts], np.float32)
 
     pairs = [("a", "bb"), ("ccc", "dddd")]
     assert row_vectors("pair_apart", encode, pairs).tolist() == [[[1], [2]], [[3], [4]]]
-    assert row_vectors("pair_joined", encode, pairs).tolist() == [[[2]], [[2]]]
+    assert row_vectors("pair_joined", encode, pairs).tolist() == [[[3]], [[7]]]
 
 
 def test_a_bundle_in_float32_is_scored_and_one_in_int8_is_judged():
