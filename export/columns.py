@@ -15,7 +15,7 @@ from export.packed_encoder import bundle_encoder, teacher_space
 from training.checkpoint import Run, RunError
 from training.encoding import Encode, text_encoder
 from training.evaluation import Answer, TaskAnswers
-from training.finetuning import Start, load_start
+from training.finetuning import load_start
 from training.recipe import DistillRecipe, as_dict, decisive, recipe_from
 from training.student import Student
 from training.task import TaskError
@@ -133,11 +133,6 @@ def columns(teacher: Teacher, runs: Sequence[Path], bundles: Sequence[Path]) -> 
     return Columns(encoders, names)
 
 
-def weights_encoder(folder: Path) -> Encode:
-    """Encode texts in float32 PyTorch, with the weights of a run or the float16 weights that a bundle carries."""
-    return _in_float32(load_start(folder))
-
-
 def task_answers(models: Path) -> dict[str, TaskAnswers]:
     """Give the answers of every student's task bundle in a folder, by name.
 
@@ -181,7 +176,7 @@ def _students(runs: Sequence[Path], bundles: Sequence[Path]) -> list[_Student]:
 
 def _of_run(folder: Path) -> _Source:
     start = load_start(folder)
-    return _Source(folder, folder.name, start.student, {"float32": _in_float32(start)}, is_bundle=False)
+    return _Source(folder, folder.name, start.student, {"float32": start.encode}, is_bundle=False)
 
 
 def _of_bundle(folder: Path) -> _Source:
@@ -189,14 +184,10 @@ def _of_bundle(folder: Path) -> _Source:
     if not bundle.has_encoder:
         raise RunError(f"{folder} holds a head without an encoder, and so gives no vectors")
     start = load_start(folder) if bundle.path(WEIGHTS).is_file() else None
-    encoders: dict[str, Encode] = {"float32": _in_float32(start)} if start else {}
+    encoders: dict[str, Encode] = {"float32": start.encode} if start else {}
     with _bundle_errors():
         encoders[bundle.manifest.precision] = bundle_encoder(bundle)
     return _Source(folder, bundle.manifest.name, start.student if start else None, encoders, is_bundle=True)
-
-
-def _in_float32(start: Start) -> Encode:
-    return text_encoder(start.student, start.tokenizer, start.origin["max_tokens"])
 
 
 def _names(sources: Sequence[_Source]) -> dict[Path, str]:

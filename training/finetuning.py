@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from training.batches import Rows
 from training.checkpoint import Run, RunError
-from training.encoding import device_of
+from training.encoding import Vectors, device_of, text_encoder
 from training.head import Head
 from training.losses import label_loss, soft_loss
 from training.peers import ALONE, Peers
@@ -64,6 +64,10 @@ class Start:
         for name, weight in sorted(self.student.state_dict().items()):
             digest.update(name.encode() + weight.cpu().numpy().tobytes())
         return digest.hexdigest()
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Encode texts in float32: (texts, width)."""
+        return text_encoder(self.student, self.tokenizer, self.origin["max_tokens"])(texts)
 
 
 def finetune(

@@ -11,11 +11,12 @@ from app.bundle import read_bundle
 from app.main import create_app
 from app.settings import Settings
 from export.calibration import expected_calibration_error
-from export.columns import task_answers, weights_encoder
+from export.columns import task_answers
 from export.packed_encoder import bundle_encoder
 from export.parity import PASSAGES, SENTENCES
 from training.encoding import encode, tokenize
 from training.evaluation import dev_rows, sts_spearman
+from training.finetuning import load_start
 from training.glue import TASKS, read_dev
 from training.teacher import load_teacher
 
@@ -48,7 +49,7 @@ def test_the_teacher_answers_as_in_pytorch(client: TestClient):
 
 
 def test_the_student_answers_as_its_float_weights_do(client: TestClient):
-    expected = weights_encoder(MODELS / "student")(TEXTS)
+    expected = load_start(MODELS / "student").encode(TEXTS)
     cosines = (vectors(client, "student") * expected).sum(axis=1)
     assert cosines.min() > 0.995
     assert cosines.mean() > 0.999

@@ -14,7 +14,6 @@ from export.columns import (
     first_recipe,
     of_another_corpus,
     task_answers,
-    weights_encoder,
 )
 from export.packed_encoder import bundle_encoder
 from export.packing import export_student, export_task
@@ -62,8 +61,8 @@ def test_a_bundle_gives_its_float_weights_and_its_int8_graph(models: Path, teach
 def test_a_run_gives_its_unrounded_weights(models: Path, teacher: Teacher, small_student: Path):
     found = columns(teacher, [small_student], [models / "student"])
     assert list(found.encoders) == [TEACHER, "student float32", "student int8"]
-    exact, rounded = found.encoders["student float32"](TEXTS), weights_encoder(models / "student")(TEXTS)
-    assert np.array_equal(exact, weights_encoder(small_student)(TEXTS))
+    exact, rounded = found.encoders["student float32"](TEXTS), load_start(models / "student").encode(TEXTS)
+    assert np.array_equal(exact, load_start(small_student).encode(TEXTS))
     assert 0 < np.abs(exact - rounded).max() < 1e-2
 
 
@@ -87,7 +86,7 @@ def test_two_models_of_one_name_are_called_by_their_folders(
     assert list(found.encoders) == [TEACHER, *both]
     assert found.names == {first: str(first), second: str(second)}
     for column, folder in zip(both[::2], (first, second), strict=True):
-        assert np.array_equal(found.encoders[column](TEXTS), weights_encoder(folder)(TEXTS))
+        assert np.array_equal(found.encoders[column](TEXTS), load_start(folder).encode(TEXTS))
     found = columns(teacher, [small_student, again], [])
     assert list(found.encoders) == [TEACHER, f"{small_student} float32", f"{again} float32"]
 
