@@ -1,13 +1,17 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from app.bundle import TOKENIZER, read_bundle
 from app.tokenizer import Tokenizer
 from export.__main__ import main
 from export.baseline import BaselineError, add_baseline, read_rows
-from export.packing import export_student, export_teacher
+from export.packing import export_student, export_task, export_teacher
 from training.checkpoint import Run
+from training.finetuning import finetune, load_start
+from training.recipe import FinetuneRecipe, Optimisation
+from training.task import Examples, Task
 from training.teacher import load_teacher
 
 
@@ -24,6 +28,17 @@ def test_a_student_carries_the_baseline_of_what_its_run_held_out(student, small_
     assert baseline.mean_tokens == pytest.approx(sum(lengths) / 40, abs=1e-3)
     assert sum(baseline.length_shares) == pytest.approx(1, abs=1e-5)
     assert baseline.label_shares == {}
+
+
+def test_a_task_carries_the_baseline_that_its_dev_rows_give(student, tmp_path: Path):
+    pairs = [("a good film", "a bad film"), ("the cat sat", "the cat sat")] * 8
+    rows, task = Examples(pairs, np.asarray([0.0, 1.0] * 8)), Task("alike", 2, ("different", "same"), ("accuracy",))
+    recipe = FinetuneRecipe("alike", Optimisation(epochs=1, learning_rate=1e-2), encoder_rate=0.0)
+    run = Run(tmp_path / "runs" / "alike")
+    finetune(recipe, task, rows, rows, load_start(student.folder), run)
+    bundle = export_task(run, tmp_path / "alike")
+    assert bundle.manifest.baseline.rows == 32
+    assert add_baseline(bundle, pairs).manifest == bundle.manifest
 
 
 def test_another_baseline_leaves_every_file_as_it_was(student):
