@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.batcher import Limits
-from app.bundle import HEAD, MODEL, Bundle, BundleError, read_bundles, read_manifest
+from app.bundle import HEAD, MANIFEST, MODEL, Bundle, BundleError, read_bundles, read_manifest
 from app.drift import Drift
 from app.engine import Engine, Task
 from app.errors import NotFoundError
@@ -138,10 +138,12 @@ def _check_role(role: str) -> None:
 
 
 def _read_bundles(models_dir: Path) -> list[Bundle]:
+    where = "UNDERSTUDY_MODELS_DIR names the one that holds the bundles"
     try:
+        if (models_dir / MANIFEST).is_file():
+            raise BundleError(f"{models_dir} is a bundle itself, and no folder of bundles; {where}")
         found = [folder for folder in models_dir.iterdir() if folder.is_dir()]
     except (FileNotFoundError, NotADirectoryError) as error:
-        where = "UNDERSTUDY_MODELS_DIR names the one that holds the bundles"
         raise BundleError(f"{models_dir} is not a folder; {where}") from error
     except OSError as error:
         raise BundleError(f"{models_dir} cannot be read: {error.strerror}; the service's user has to") from error

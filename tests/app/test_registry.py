@@ -147,6 +147,13 @@ def no_bundle(models_dir: Path) -> None:
     (models_dir / ".hidden").mkdir()
 
 
+def bundle_itself(models_dir: Path) -> None:
+    student = write_encoder(models_dir)
+    for file in student.folder.iterdir():
+        file.rename(models_dir / file.name)
+    student.folder.rmdir()
+
+
 def no_manifest(models_dir: Path) -> None:
     (models_dir / "student").mkdir()
 
@@ -217,6 +224,7 @@ def another_ones_teacher(models_dir: Path) -> None:
     [
         (missing_folder, "is not a folder; UNDERSTUDY_MODELS_DIR names"),
         (no_bundle, "holds no bundle; `python -m export student` builds one"),
+        (bundle_itself, "is a bundle itself, and no folder of bundles; UNDERSTUDY_MODELS_DIR names"),
         (no_manifest, "student is no bundle: it holds no manifest.json"),
         (truncated_graph, "model.onnx cannot be loaded"),
         (flipped_byte, "model.onnx is damaged: its sha256 is"),
