@@ -10,6 +10,8 @@ import pytest
 # The models here are so small that a second thread only costs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+for name in [name for name in os.environ if name.startswith("UNDERSTUDY_")]:
+    del os.environ[name]  # settings of the service that is run here, and not of those that are tested
 
 WORDS = tuple("the a cat dog sat ran on under mat tree red small very quickly and or not good bad film".split())  # noqa: SIM905
 

@@ -88,7 +88,7 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import Settings
 
-with TestClient(create_app(Settings(models_dir="models"))) as client:
+with TestClient(create_app(Settings(models_dir="models", _env_file=None))) as client:
     while client.get("/health/ready").status_code != 200:
         assert client.get("/health/live").status_code == 200, client.get("/health/live").text
     answer = client.post("/encode", json={"sentences": "hello"})

@@ -1,5 +1,6 @@
 """A models folder with one bundle of each kind, and a client of a service that has loaded it."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,13 @@ from processes import Process
 from app.main import create_app
 from app.session import EncoderSession, Vectors
 from app.settings import Settings
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Work where no .env lies: one in the checkout is for the service that is run there."""
+    with contextlib.chdir(tmp_path_factory.mktemp("elsewhere")):
+        yield
 
 
 @pytest.fixture(scope="session")
