@@ -102,7 +102,7 @@ class ModelError(ServiceError):
 
 
 class UnavailableError(ServiceError):
-    """The service is starting, draining or stuck."""
+    """The service is starting or stuck."""
 
     status, type = 503, "unavailable"
 
@@ -110,6 +110,19 @@ class UnavailableError(ServiceError):
     def headers(self) -> dict[str, str]:
         """Say when to come back: starting takes a few seconds."""
         return {"Retry-After": "5"}
+
+
+class DrainingError(UnavailableError):
+    """The service is shutting down."""
+
+    def __init__(self) -> None:
+        """There is one thing to say."""
+        super().__init__("the service is shutting down")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Send the client to a new connection, which may reach another instance; this one is about to close."""
+        return super().headers | {"Connection": "close"}
 
 
 class DeadlineError(ServiceError):

@@ -11,7 +11,7 @@ from app.batcher import Limits
 from app.bundle import BundleError
 from app.canary import CanaryError
 from app.cores import release_freed, resident_bytes, usable_cores
-from app.errors import OverloadedError, ReloadError, UnavailableError
+from app.errors import DrainingError, OverloadedError, ReloadError, UnavailableError
 from app.metrics import MODELS, Metrics
 from app.registry import Catalogue, describe, load_catalogue
 from app.settings import PREFIX, Settings
@@ -195,11 +195,12 @@ class Service:
         """Let a request in that works with models, and keep them open for it.
 
         Raises:
-            UnavailableError: the service is starting or draining.
+            UnavailableError: the service is starting.
+            DrainingError: it is shutting down.
             OverloadedError: requests come faster than they can even be read, whatever the models' queues hold.
         """
         if self._draining:
-            raise UnavailableError("the service is shutting down")
+            raise DrainingError
         if self.lag > self.settings.lag_seconds:
             limit = f"{PREFIX}LAG_SECONDS is {self.settings.lag_seconds:g}"
             raise OverloadedError(f"the service is {self.lag:.2f} s late; {limit}", retry_after=1)
@@ -216,7 +217,7 @@ class Service:
     def check_ready(self) -> None:
         """Raises UnavailableError, with the reason, unless requests are welcome."""
         if self._draining:
-            raise UnavailableError("the service is shutting down")
+            raise DrainingError
         self._check_running("UNREADY_AFTER_SECONDS", self.settings.unready_after_seconds)
 
     def check_alive(self) -> None:

@@ -74,7 +74,9 @@ def test_draining_refuses_new_requests_and_answers_the_admitted(serve: Serve, ho
     client.portal.call(asyncio.sleep, 0)
     assert client.get("/health/ready").status_code == 503
     assert client.get("/health/live").status_code == 200
-    assert encode(client).json()["error"]["message"] == "the service is shutting down"
+    refused = encode(client)
+    assert refused.json()["error"]["message"] == "the service is shutting down"
+    assert refused.headers["connection"] == "close"  # what comes next on it would meet a closed one
     assert not drained.done()
     hold.release.set()
     assert drained.result(60) is True
