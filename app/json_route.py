@@ -55,7 +55,7 @@ class JsonRoute(APIRoute):
                         patience.watch()
                         arrived = perf_counter()
                         _check_parts(body, settings.max_sentences)
-                        checked = _check(content, body)
+                        checked = _check(content, body, request)
                         del body  # megabytes, and for the length of the request
                         call.stages["parse"] = perf_counter() - arrived
                         return await endpoint(**request.path_params, body=checked, request=request)
@@ -141,7 +141,7 @@ def _check_parts(body: bytes, most_sentences: int) -> None:
         raise InvalidError(f"the body has more than {most} parts; {PREFIX}MAX_SENTENCES is {most_sentences}")
 
 
-def _check(content: TypeAdapter[Any], body: bytes) -> BaseModel:
+def _check(content: TypeAdapter[Any], body: bytes, request: Request) -> BaseModel:
     try:
         checked: BaseModel = content.validate_json(body)
     except ValidationError as error:
@@ -150,6 +150,8 @@ def _check(content: TypeAdapter[Any], body: bytes) -> BaseModel:
             raise InvalidError(wrong) from None
         problems = error.errors(include_url=False, include_input=False)
         if problems[0]["type"] == "json_invalid":
-            raise NotJsonError(f"the body is not JSON: {problems[0]['ctx']['error']}") from None
+            coding = request.headers.get("content-encoding", "")[:20]
+            plain = f"; it says Content-Encoding: {coding}, and is taken without any" if coding else ""
+            raise NotJsonError(f"the body is not JSON: {problems[0]['ctx']['error']}{plain}") from None
         raise InvalidError(*explain(problems)) from None
     return checked

@@ -1,4 +1,5 @@
 import base64
+import gzip
 import json
 from collections.abc import Callable
 
@@ -205,6 +206,13 @@ def test_every_error_has_one_body(client: TestClient, method, path, body, status
     assert error["message"]
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"]
+
+
+def test_a_compressed_body_is_told_apart_from_other_noise(client: TestClient) -> None:
+    body = gzip.compress(b'{"sentences": "a"}')
+    answer = client.post("/encode", content=body, headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 400
+    assert "it says Content-Encoding: gzip, and is taken without any" in answer.json()["error"]["message"]
 
 
 def test_json_nested_without_end_is_no_json_and_does_no_harm(client: TestClient) -> None:
