@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.exposition import prometheus_text
 from benchmarks.scrape import loaded_metrics
 
+ROOT = Path(__file__).parents[2]
 ODD = ('say "it"', "two\nlines", "back\\slash\\n", "Grüße 你好", "", " ")
 IN_SEVERAL_PROCESSES = """
 from prometheus_client import CollectorRegistry, generate_latest
@@ -52,4 +53,4 @@ def test_odd_labels_helps_and_values_are_written_as_prometheus_client_writes_the
 
 def test_in_several_processes_too(tmp_path: Path):
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", IN_SEVERAL_PROCESSES], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", IN_SEVERAL_PROCESSES], cwd=ROOT, env=environment, check=True)
