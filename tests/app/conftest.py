@@ -16,7 +16,7 @@ from app.session import EncoderSession, Vectors
 from app.settings import Settings
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Work where no .env lies: one in the checkout is for the service that is run there."""
     with contextlib.chdir(tmp_path_factory.mktemp("elsewhere")):
