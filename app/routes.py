@@ -83,7 +83,7 @@ page = APIRouter(include_in_schema=False)
 
 MODEL_ERRORS = errors(*(status for status in ERRORS if status != 409))
 # as an argument of its function FastAPI would declare a 422 with a body of its own
-MODEL_NAME = {"name": "model", "in": "path", "required": True, "schema": {"enum": list(MODELS)}}
+MODEL_NAME = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(MODELS)}}
 
 
 @models.post("/encode", response_model=EncodeResponse, responses=MODEL_ERRORS)
