@@ -14,13 +14,13 @@ from tempfile import TemporaryFile
 class Process:
     """`python -m app` with some settings, on a free port."""
 
-    def __init__(self, port: int = 0, **settings: object) -> None:
+    def __init__(self, port: int = 0, python: str = sys.executable, **settings: object) -> None:
         self.port = port or free_port()
         chosen = {"port": self.port, "drain_seconds": 0.2, "threads": 2, "lag_seconds": 30} | settings
         names = {f"UNDERSTUDY_{name.upper()}": str(value) for name, value in chosen.items()}
         plain = {name: value for name, value in os.environ.items() if not name.startswith("UNDERSTUDY_")}
         self.log = TemporaryFile("w+")  # noqa: SIM115  (a pipe that nobody reads would fill up and hold the service)
-        self.popen = subprocess.Popen([sys.executable, "-m", "app"], env=plain | names, stderr=self.log)
+        self.popen = subprocess.Popen([python, "-m", "app"], env=plain | names, stderr=self.log)
 
     def call(self, method: str, path: str, content: object = None, **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
