@@ -309,8 +309,11 @@ def write_bundle(folder: Path, facts: Mapping[str, Any], files: Mapping[str, byt
         files: Content by file name, without the manifest.
 
     Raises:
-        BundleError: the facts make no valid manifest; what was there before stays.
+        BundleError: something other than a bundle is there, or the facts make no valid manifest; what was there before
+            stays.
     """
+    if folder.exists() and not (folder / MANIFEST).is_file() and not _is_empty(folder):
+        raise BundleError(f"{folder} is no bundle, and one written there would replace all of it: name another folder")
     checksums = {file: hashlib.sha256(content).hexdigest() for file, content in sorted(files.items())}
     try:
         manifest = Manifest.model_validate({**facts, "files": checksums})
@@ -354,6 +357,10 @@ def _verify(file: Path, expected: str) -> None:
         raise BundleError(f"{file} cannot be read: {error.strerror}") from error
     if found != expected:
         raise BundleError(f"{file} is damaged: its sha256 is {found}, the manifest says {expected}")
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _replace_folder(draft: Path, folder: Path) -> None:

@@ -29,9 +29,9 @@ def read_records(
         A row's fields as text; what JSON holds as null or NaN is empty.
 
     Raises:
-        RecordError: a column is missing, a row has another number of fields than a strict reading wants, a quote of a
-            CSV is left open or stands where none may, a field of a CSV has over 131,072 characters, or a line is no
-            JSON object of texts and numbers.
+        RecordError: a column is missing or stands there twice, a row has another number of fields than a strict reading
+            wants, a quote of a CSV is left open or stands where none may, a field of a CSV has over 131,072 characters,
+            or a line is no JSON object of texts and numbers.
     """
     if form == ".jsonl":
         return _json_lines(lines, columns)
@@ -45,6 +45,8 @@ def _separated(
     if names is None:
         return
     places = [names.index(_present(column, names, 1)) for column in columns]
+    if repeated := [column for column in columns if names.count(column) > 1]:
+        raise RecordError(f"line 1: several columns are named {repeated[0]!r}: rename all but one of them")
     for line, fields in table:
         if strict and len(fields) != len(names):
             raise RecordError(f"line {line}: {len(fields)} columns, expected {len(names)}: {names}")

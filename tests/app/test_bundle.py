@@ -66,6 +66,22 @@ def test_writing_again_replaces_the_bundle_and_leaves_no_draft(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
 
 
+def test_what_is_no_bundle_is_never_replaced_by_one(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "models")
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    for taken in (tmp_path / "models", notes):
+        with pytest.raises(BundleError, match="is no bundle, and one written there would replace all of it"):
+            write_bundle(taken, {}, {})
+    assert read_bundle(tmp_path / "models" / "student")
+    assert notes.read_text() == "mine"
+
+
+def test_an_empty_folder_may_become_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "student").mkdir()
+    assert read_bundle(write_encoder(tmp_path).folder)
+
+
 def test_writing_that_fails_keeps_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = write_encoder(tmp_path)
 

@@ -42,3 +42,10 @@ def test_a_character_written_as_two_surrogates_is_read_and_half_of_one_is_not():
     assert next(table) == (1, ("\U0001f600",))
     with pytest.raises(RecordError, match=r"line 2: column 'text' holds '\\ud83d', half of a character"):
         next(table)
+
+
+def test_a_column_that_stands_there_twice_is_refused_where_it_is_asked_for():
+    lines = ["text,mood,mood\n", "a,good,bad\n"]
+    assert list(read_records(".csv", lines, ["text"])) == [(2, ("a",))]
+    with pytest.raises(RecordError, match="line 1: several columns are named 'mood'"):
+        list(read_records(".csv", lines, ["text", "mood"]))
