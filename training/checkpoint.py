@@ -46,10 +46,12 @@ class Run:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep every other process from training in the folder; raises RunError where one does."""
+        """Keep every other process from training in the folder; raises RunError where one does, or it is no run's."""
         if not self.writes:
             yield
             return
+        if self._taken():
+            raise RunError(f"{self.folder} holds something other than a run: give another --into")
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
             try:
@@ -236,6 +238,11 @@ class Run:
         if (self.folder / "metrics.jsonl").is_file():
             kept = [line for line in self.metrics() if line["step"] <= step]
             self._write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def _taken(self) -> bool:
+        if not self.folder.is_dir() or (self.folder / "recipe.json").is_file():
+            return False
+        return any(entry.name not in ("lock", "recipe.json.draft") for entry in self.folder.iterdir())
 
     def _last_epoch(self) -> dict[str, Any]:
         return next((line for line in reversed(self.metrics()) if "epoch" in line), {})

@@ -109,6 +109,20 @@ def test_a_run_whose_last_checkpoint_could_not_be_written_is_not_finished(tmp_pa
     run.require_finished()
 
 
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path: Path):
+    (tmp_path / "tokenizer.json").write_text("a bundle's")
+    with pytest.raises(RunError, match="holds something other than a run: give another --into"), Run(tmp_path).held():
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["tokenizer.json"]
+
+
+def test_a_run_that_was_stopped_before_its_first_file_begins_again(tmp_path: Path):
+    run = Run(tmp_path / "run")
+    for _ in range(2):
+        with run.held():
+            (run.folder / "recipe.json.draft").write_text("{")
+
+
 def test_two_processes_never_train_in_one_folder(tmp_path: Path):
     run = Run(tmp_path / "run")
     with run.held():
