@@ -130,7 +130,7 @@ def _encoder(file: Path, embedding: Path | None = None) -> Encode:
 
 
 def _student(folder: Path) -> bytes:
-    from training.finetuning import load_start
+    from training.start import load_start
 
     return encoder_graph(load_start(folder).student)
 

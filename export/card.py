@@ -20,7 +20,7 @@ TITLES = {
     "sts_dev_spearman_int8": "STS-B dev, Spearman, int8",
 }
 
-STARTS = {"bundle": "models", "run": "runs"}  # what a student that is fine-tuned may be, and where it lies
+STARTS = {"bundle": "models", "run": "runs"}  # what a student that is trained further may be, and where it lies
 SUFFIX = {"student": "", "teacher": "-teacher"}  # of a task's run, recipe and folder, by role
 
 
@@ -80,12 +80,15 @@ def _how(manifest: Mapping[str, Any]) -> str:
             f"| {source['passages']:,} |"
             for source in recipe["corpus"]["sources"]
         )
+        start = recipe.get("from", {})
+        grown = f" --from {_start(start)}" if start else ""
+        before = f" It began as {_start(start)}{_known(start)}." if start else ""
         return (
-            f"    python -m training distill --recipe training/recipes/{recipe['name']}.toml\n"
+            f"    python -m training distill --recipe training/recipes/{recipe['name']}.toml{grown}\n"
             f"    {_export(manifest)}\n\n"
             f"{made['rows']:,} distinct texts ({made['tokens']:,} tokens), {recipe['optimisation']['epochs']} passes, "
             f"{_losses(recipe)} loss to the teacher's vectors (Wu et al. 2020, arXiv 2004.03097). No task and no "
-            "labels.\n\n"
+            f"labels.{before}\n\n"
             f"| source | licence | sentences, at most | passages |\n| --- | --- | ---: | ---: |\n{sources}\n\n"
             "`weights.safetensors` holds the same weights in float16, for fine-tuning: "
             f"`python -m training finetune --from models/{manifest['name']} --task sst2`."
@@ -140,8 +143,7 @@ def _rows(manifest: Mapping[str, Any]) -> str:
     start = recipe.get("from", {})
     began = "is" if _is_head(recipe) else "began as"
     shared = ", whose table of token embeddings it shares" if manifest.get("base") and not _is_head(recipe) else ""
-    known = ": its card names what that was trained on" if "bundle" in start else ""
-    before = f" The encoder {began} that of {where}{shared}{known}." if (where := _start(start)) else ""
+    before = f" The encoder {began} that of {where}{shared}{_known(start)}." if (where := _start(start)) else ""
     licence = recipe.get("licence") or "not stated"
     if recipe["task"] not in TASKS:
         return f"The rows are a table of one's own; its licence: {licence}.{before}"
@@ -154,8 +156,12 @@ def _rows(manifest: Mapping[str, Any]) -> str:
 
 
 def _start(start: Mapping[str, Any]) -> str | None:
-    """Say where the student lay that a task grew from; none of a student from scratch, or of a teacher."""
+    """Say where the student lay that a training began with; none of a student from scratch, or of a teacher."""
     return next((f"{folder}/{start[kind]}" for kind, folder in STARTS.items() if kind in start), None)
+
+
+def _known(start: Mapping[str, Any]) -> str:
+    return ": its card names what that was trained on" if "bundle" in start else ""
 
 
 def _options(manifest: Mapping[str, Any]) -> str:

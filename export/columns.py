@@ -15,8 +15,8 @@ from export.packed_encoder import bundle_encoder, teacher_space
 from training.checkpoint import Run, RunError
 from training.encoding import Encode, text_encoder
 from training.evaluation import Answer, TaskAnswers
-from training.finetuning import load_start
 from training.recipe import DistillRecipe, as_dict, decisive, recipe_from
+from training.start import load_start
 from training.student import Student
 from training.task import TaskError
 from training.teacher import Teacher

@@ -35,6 +35,7 @@ from training.teacher import TeacherError
 if TYPE_CHECKING:
     from training.evaluation import Evaluation
     from training.soft_targets import Teaching
+    from training.start import Start
 
 Seeded = TypeVar("Seeded", FinetuneRecipe, TeacherTaskRecipe)
 
@@ -60,16 +61,17 @@ def distill(options: argparse.Namespace) -> None:
     from training.distillation import distil
 
     recipe = read_recipe(options.recipe, DistillRecipe)
+    start = started(options.start) if options.start else None
     with join_peers(options.device) as peers:
         run = Run(options.into or Path("runs") / recipe.name, writes=peers.first)
         with run.held():
-            show(distil(recipe, options.data, options.cache, run, peers), run)
+            show(distil(recipe, options.data, options.cache, run, peers, start), run)
 
 
 def finetune(options: argparse.Namespace) -> None:
     """Fine-tune a student on a task of GLUE, or on a table of one's own."""
     from training.finetuning import finetune as fine
-    from training.finetuning import from_scratch, load_start
+    from training.start import from_scratch
 
     require_consistent(options)
     recipe = seeded(read_recipe(options.recipe or recipe_of(options.task), FinetuneRecipe), options)
@@ -78,9 +80,7 @@ def finetune(options: argparse.Namespace) -> None:
     if options.scratch:
         recipe = replace(recipe, encoder_rate=1.0, embedding_rate=1.0)  # what has not been trained needs no sparing
     task, train, dev = read_rows(options)
-    start = load_start(options.start)
-    if "run" in start.origin and (so_far := Run(options.start).unfinished()):
-        sys.stderr.write(f"warning: {options.start} is not finished: {so_far}; its weights so far are taken\n")
+    start = started(options.start)
     if options.scratch:
         start = from_scratch(start, recipe.seed)
     with join_peers(options.device) as peers:
@@ -88,6 +88,16 @@ def finetune(options: argparse.Namespace) -> None:
         with run.held():
             taught = teaching(options, recipe.seed, task, train, dev)
             show(fine(recipe, task, train, dev, start, run, peers, taught), run)
+
+
+def started(folder: Path) -> "Start":
+    """Load the student to go on from, and warn of one that is not finished."""
+    from training.start import load_start
+
+    start = load_start(folder)
+    if "run" in start.origin and (so_far := Run(folder).unfinished()):
+        sys.stderr.write(f"warning: {folder} is not finished: {so_far}; its weights so far are taken\n")
+    return start
 
 
 def recipe_of(task: str, whose: str = "") -> Path:
@@ -287,6 +297,9 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("distill", parents=[trained], help="approximate a teacher's sentence vectors")
     command.add_argument("--recipe", type=Path, default=RECIPES / "student.toml")
+    command.add_argument(
+        "--from", dest="start", type=Path, help="a student's bundle or run to go on from (default: none)"
+    )
     command.add_argument("--into", type=Path, help="folder of this run (default: runs/<recipe's name>)")
     command.add_argument("--cache", type=Path, default=Path(".cache"), help="folder for teacher vectors")
     command.set_defaults(command=distill)

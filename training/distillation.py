@@ -17,14 +17,17 @@ from training.linear_start import linear_start, start_from
 from training.loop import fit, parameter_groups
 from training.losses import Loss, mixture
 from training.peers import ALONE, Peers
-from training.recipe import DistillRecipe, as_dict
+from training.recipe import DistillRecipe, RecipeError, StudentShape, as_dict
+from training.start import Start
 from training.store import Keys
 from training.student import build_student
 from training.targets import Targets, label
-from training.teacher import load_teacher
+from training.teacher import Teacher, load_teacher
 
 
-def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run, peers: Peers = ALONE) -> dict[str, float]:
+def distil(
+    recipe: DistillRecipe, data: Path, cache: Path, run: Run, peers: Peers = ALONE, start: Start | None = None
+) -> dict[str, float]:
     """Follow a recipe to its end, from the run's last checkpoint where there is one.
 
     Args:
@@ -33,28 +36,34 @@ def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run, peers: Peer
         cache: Folder for teacher vectors, shared by all runs.
         run: Where to keep the result.
         peers: The processes that train together.
+        start: A student of this teacher to go on from, with texts of another kind or for longer; none begins anew.
 
     Returns:
         The final figures; `held_out_cosine` is the mean cosine to the teacher on rows never trained on.
 
     Raises:
-        RunError: the run's folder holds a run of another recipe, or of a corpus or a teacher that has changed since.
+        RecipeError: `start` is no student of this teacher, or has another shape than the recipe says.
+        RunError: the run's folder holds a run of another recipe, or of a corpus, a teacher or a start that has changed.
     """
     texts = read_corpus(recipe.corpus, data, recipe.seed)
     teacher = load_teacher(recipe.teacher, recipe.corpus.max_tokens)
-    run.start(as_dict(recipe), teacher.tokenizer, chain([teacher.fingerprint], texts.items()))
+    if start:
+        _require_fitting(start, recipe.student, teacher)
+    followed = as_dict(recipe) | ({"from": start.origin} if start else {})
+    whose = [teacher.fingerprint, *([start.fingerprint] if start else [])]
+    run.start(followed, teacher.tokenizer, chain(whose, texts.items()))
     torch.manual_seed(recipe.seed)
-    student = build_student(recipe.student, teacher.word_embeddings(), teacher.width)
+    student = start.student if start else build_student(recipe.student, teacher.word_embeddings(), teacher.width)
     teacher.encoder.to(peers.device)
     with peers.one_after_the_other():
         targets = label(teacher, list(texts), teacher.max_tokens, cache)
     train, held_out = split(targets.tokens.keys, recipe.corpus.held_out)
     repeats = np.fromiter(texts.values(), dtype=np.int64)[targets.tokens.texts]
     seen = np.repeat(train, repeats[train])
-    if "embedding" in recipe.student.pooling:
+    if "embedding" in recipe.student.pooling and not start:
         with peers.one_after_the_other():
-            start = linear_start(teacher, targets, seen, recipe.student.embedding, recipe.seed, cache)
-        start_from(student, start)
+            linear = linear_start(teacher, targets, seen, recipe.student.embedding, recipe.seed, cache)
+        start_from(student, linear)
     student.to(peers.device)
     lengths = targets.tokens.lengths
     run.save_facts(
@@ -84,6 +93,15 @@ def distil(recipe: DistillRecipe, data: Path, cache: Path, run: Run, peers: Peer
         evaluate=lambda model: {"held_out_cosine": mean_cosine(model, targets, held_out)},
         peers=peers,
     )
+
+
+def _require_fitting(start: Start, shape: StudentShape, teacher: Teacher) -> None:
+    if start.tokenizer.get_vocab() != teacher.tokenizer.get_vocab():
+        raise RecipeError(f"the student to go on from reads other tokens than the teacher, {teacher.name}")
+    if (width := start.student.projection.out_features) != teacher.width:
+        raise RecipeError(f"the student to go on from gives {width} numbers, and the teacher {teacher.width}")
+    if (own := StudentShape(**start.origin["shape"])) != shape:
+        raise RecipeError(f"the student to go on from has the shape {own}: the recipe's [student] must say the same")
 
 
 def split(keys: Keys, held_out: int) -> tuple[Rows, Rows]:

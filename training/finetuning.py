@@ -1,31 +1,24 @@
 """Fine-tune a student on one task, as one would fine-tune BERT: from labels alone, or from fine-tuned teachers too."""
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.batches import Rows
-from training.checkpoint import Run, RunError
-from training.encoding import Vectors, device_of, text_encoder
+from training.checkpoint import Run
+from training.encoding import device_of
 from training.head import Head
 from training.losses import label_loss, soft_loss
 from training.peers import ALONE, Peers
 from training.probing import probe, probe_first
-from training.recipe import FinetuneRecipe, RecipeError, SoftTargets, StudentShape, as_dict
+from training.recipe import FinetuneRecipe, RecipeError, SoftTargets, as_dict
 from training.soft_targets import Teaching, soft_targets
-from training.student import Student, build_student, load_student
+from training.start import Start
 from training.task import Examples, Task, identity
 from training.task_model import (
     Figures,
@@ -38,36 +31,6 @@ from training.task_model import (
     read_apart,
     scoring,
 )
-from training.teacher import load_teacher
-
-
-@dataclass(frozen=True)
-class Start:
-    """The student that a task grows from, its tokenizer, and where it came from.
-
-    Attributes:
-        student: With its weights.
-        tokenizer: Its teacher's.
-        origin: The sizes, and whatever its recipe and bundle say of it, for the manifest.
-        teacher: Of whom it is a student: the installed package, a folder, or a hub id.
-    """
-
-    student: Student
-    tokenizer: Tokenizer
-    origin: dict[str, Any]
-    teacher: str
-
-    @property
-    def fingerprint(self) -> str:
-        """Identify its weights; a run's folder may hold others under the same name tomorrow."""
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.student.state_dict().items()):
-            digest.update(name.encode() + weight.cpu().numpy().tobytes())
-        return digest.hexdigest()
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Encode texts in float32: (texts, width)."""
-        return text_encoder(self.student, self.tokenizer, self.origin["max_tokens"])(texts)
 
 
 def finetune(
@@ -178,48 +141,3 @@ def _followed(recipe: FinetuneRecipe, teaching: Teaching | None) -> dict[str, An
     varied = {"variants_per_row": teaching.per_row} if teaching.per_row else {}
     others = {"transfer_rows": len(teaching.transfer), "transfer_files": list(teaching.files)}
     return {**plain, "taught_by": teachers, **others, **varied}
-
-
-def from_scratch(start: Start, seed: int) -> Start:
-    """Give a student of the same shape that has approximated nothing.
-
-    Its embedding is the teacher's own, reduced by PCA, and all else is random: what it lacks beside `start` is whatever
-    was learnt from the teacher's sentence vectors.
-
-    Raises:
-        TeacherError: its teacher cannot be loaded.
-    """
-    teacher = load_teacher(start.teacher)
-    torch.manual_seed(seed)
-    student = build_student(StudentShape(**start.origin["shape"]), teacher.word_embeddings(), teacher.width)
-    kept = {name: start.origin[name] for name in ("shape", "max_tokens")}
-    return Start(student, start.tokenizer, {**kept, "scratch": start.teacher}, start.teacher)
-
-
-def load_start(folder: Path) -> Start:
-    """Load a student from a bundle (its float16 weights) or from a run.
-
-    Raises:
-        RunError: the folder is neither, or holds something other than a student encoder.
-    """
-    if (folder / "manifest.json").is_file():
-        return _from_bundle(folder)
-    run = Run(folder)
-    facts, recipe = run.facts(), run.recipe()
-    if facts["kind"] != "encoder":
-        raise RunError(f"{folder} holds a {facts['kind']}; fine-tuning starts from an encoder")
-    origin = {"run": folder.name, "shape": recipe["student"], "max_tokens": facts["max_tokens"]}
-    return Start(load_student(recipe["student"], run.weights()), run.tokenizer(), origin, recipe["teacher"])
-
-
-def _from_bundle(folder: Path) -> Start:
-    try:
-        manifest: Mapping[str, Any] = json.loads((folder / "manifest.json").read_bytes())
-        recipe = manifest["training"]["recipe"]
-        weights = load_file(folder / "weights.safetensors")
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        origin = {"bundle": manifest["name"], "space": manifest["space"], "max_tokens": manifest["max_tokens"]}
-        origin["shape"] = recipe["student"]
-        return Start(load_student(recipe["student"], weights), tokenizer, origin, recipe["teacher"])
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise RunError(f"{folder} holds no student that can be fine-tuned: {error!r}") from error

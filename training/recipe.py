@@ -220,10 +220,10 @@ def read_recipe(path: Path, kind: type[Recipe]) -> Recipe:
         raise RecipeError(f"{path}: {key}: {first['msg']} (it was {first['input']!r})") from error
 
 
-def recipe_from(plain: Any, kind: type[Recipe]) -> Recipe:
-    """Undo `as_dict`; raises RecipeError where the values, say of an older version, are not a recipe."""
+def recipe_from(plain: Mapping[str, Any], kind: type[Recipe]) -> Recipe:
+    """Undo `as_dict`, of what a run keeps; raises RecipeError where that, say of an older version, is no recipe."""
     try:
-        return TypeAdapter(kind).validate_python(plain)
+        return TypeAdapter(kind).validate_python({key: value for key, value in plain.items() if key != "from"})
     except ValidationError as error:
         raise RecipeError(
             f"the recipe that came with the student cannot be read: {error.errors()[0]['msg']}"

@@ -16,8 +16,8 @@ from export.packed_encoder import bundle_encoder
 from export.parity import PASSAGES, SENTENCES
 from training.encoding import encode, tokenize
 from training.evaluation import dev_rows, sts_spearman
-from training.finetuning import load_start
 from training.glue import TASKS, read_dev
+from training.start import load_start
 from training.teacher import load_teacher
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,9 @@ from export.__main__ import main
 from export.baseline import BaselineError, add_baseline, read_rows
 from export.packing import export_student, export_task, export_teacher
 from training.checkpoint import Run
-from training.finetuning import finetune, load_start
+from training.finetuning import finetune
 from training.recipe import FinetuneRecipe, Optimisation
+from training.start import load_start
 from training.task import Examples, Task
 from training.teacher import load_teacher
 

@@ -58,6 +58,14 @@ def test_an_encoders_card_names_the_losses_that_it_was_trained_by():
     assert "2 passes, squared and similarity loss to the teacher's vectors" in card
 
 
+def test_an_encoders_card_says_from_which_student_it_went_on():
+    recipe = ENCODER["training"]["recipe"] | {"from": {"bundle": "general", "space": "89ab"}}
+    card = model_card(ENCODER | {"training": ENCODER["training"] | {"recipe": recipe}})
+    assert "--recipe training/recipes/student.toml --from models/general\n" in card
+    assert "No task and no labels. It began as models/general: its card names what that was trained on.\n" in card
+    assert "It began as" not in model_card(ENCODER)
+
+
 def test_a_teachers_card_gives_the_command_that_makes_it():
     made = {"source": "small-bert", "weights_sha256": "0123"}
     teacher = ENCODER | {"name": "teacher", "role": "teacher", "training": made}

@@ -22,8 +22,9 @@ from training.__main__ import main
 from training.checkpoint import Run, RunError
 from training.distillation import distil
 from training.encoding import Vectors, text_encoder
-from training.finetuning import finetune, load_start
+from training.finetuning import finetune
 from training.recipe import Corpus, DistillRecipe, FinetuneRecipe, Optimisation, Source, StudentShape
+from training.start import load_start
 from training.task import Examples, Task
 from training.teacher import Teacher, load_teacher
 

@@ -16,10 +16,11 @@ from export.packing import export_student, export_task, export_teacher
 from export.parity import ParityError
 from training.checkpoint import Run, RunError
 from training.encoding import encode
-from training.finetuning import finetune, load_start
+from training.finetuning import finetune
 from training.glue import TASKS, read_dev, read_train
 from training.head import Head
 from training.recipe import FinetuneRecipe, Int8, Optimisation, TeacherTaskRecipe
+from training.start import load_start
 from training.student import load_student
 from training.task import Examples, Task
 from training.teacher import load_teacher

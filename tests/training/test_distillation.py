@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from training.checkpoint import Run, RunError
 from training.distillation import distil, split
-from training.finetuning import load_start
-from training.recipe import Corpus, DistillRecipe, Optimisation, Source, StudentShape
+from training.recipe import Corpus, DistillRecipe, Optimisation, RecipeError, Source, StudentShape, recipe_from
+from training.start import load_start
 
 
 def recipe(teacher: Path, held_out: int = 40, epochs: int = 12) -> DistillRecipe:
@@ -99,3 +99,40 @@ def test_a_source_that_repeats_is_seen_as_often(small_bert: Path, corpus: Path, 
 def test_a_corpus_smaller_than_what_is_set_aside_is_refused(small_bert: Path, corpus: Path, tmp_path: Path):
     with pytest.raises(RunError, match="held_out"):
         distil(recipe(small_bert, held_out=4000), corpus, tmp_path, Run(tmp_path / "run"))
+
+
+def test_a_student_goes_on_from_where_another_ended(small_bert: Path, corpus: Path, tmp_path: Path):
+    first = distil(recipe(small_bert), corpus, tmp_path / "cache", Run(tmp_path / "first"))
+    start, run = load_start(tmp_path / "first"), Run(tmp_path / "second")
+    slow = replace(recipe(small_bert, epochs=1), name="second")
+    slow = replace(slow, optimisation=replace(slow.optimisation, learning_rate=1e-9))  # as good as none
+    assert distil(slow, corpus, tmp_path / "cache", run, start=start) == pytest.approx(first, abs=1e-5)
+    assert run.recipe()["from"] == {"run": "first", "shape": run.recipe()["student"], "max_tokens": 32}
+    assert recipe_from(run.recipe(), DistillRecipe) == slow
+    with pytest.raises(RunError, match="holds a run of another recipe"):
+        distil(slow, corpus, tmp_path / "cache", run)
+
+
+def test_a_student_whose_weights_have_changed_is_another_start(small_bert: Path, corpus: Path, tmp_path: Path):
+    distil(recipe(small_bert, epochs=1), corpus, tmp_path / "cache", Run(tmp_path / "first"))
+    start, run = load_start(tmp_path / "first"), Run(tmp_path / "second")
+    distil(recipe(small_bert, epochs=1), corpus, tmp_path / "cache", run, start=start)
+    changed = load_start(tmp_path / "first")
+    torch.nn.init.ones_(changed.student.projection.bias)
+    with pytest.raises(RunError, match="of a model that has changed since"):
+        distil(recipe(small_bert, epochs=1), corpus, tmp_path / "cache", run, start=changed)
+
+
+def test_a_student_that_does_not_fit_is_no_start(small_bert: Path, small_student: Path, corpus: Path, tmp_path: Path):
+    start, how, run = load_start(small_student), recipe(small_bert), Run(tmp_path / "run")
+    other = replace(how, student=StudentShape(embedding=16, hidden=8))
+    with pytest.raises(RecipeError, match=r"has the shape .*hidden=16.*the recipe's .student. must say the same"):
+        distil(other, corpus, tmp_path, run, start=start)
+    narrow = load_start(small_student)
+    narrow.student.projection = torch.nn.Linear(96, 8)
+    with pytest.raises(RecipeError, match="gives 8 numbers, and the teacher 32"):
+        distil(how, corpus, tmp_path, run, start=narrow)
+    start.tokenizer.add_tokens(["zebra"])
+    with pytest.raises(RecipeError, match="reads other tokens than the teacher, small-bert"):
+        distil(how, corpus, tmp_path, run, start=start)
+    assert not run.folder.exists()

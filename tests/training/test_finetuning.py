@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from training.checkpoint import Run, RunError
-from training.finetuning import finetune, load_start
+from training.finetuning import finetune
 from training.glue import TASKS, read_dev, read_train
 from training.probing import ROWS_TO_START_ON, rows_to_start_on
 from training.recipe import FinetuneRecipe, Optimisation, StudentShape
+from training.start import load_start
 from training.student import Student
 from training.task import Examples, Task, examples_from
 
@@ -113,7 +114,7 @@ def test_only_a_student_encoder_can_be_started_from(small_student: Path, tmp_pat
     with pytest.raises(RunError, match="holds a classifier"):
         load_start(tmp_path / "mood")
     (tmp_path / "manifest.json").write_text(json.dumps({"name": "teacher", "training": {}}))
-    with pytest.raises(RunError, match="no student that can be fine-tuned"):
+    with pytest.raises(RunError, match="no student to go on from"):
         load_start(tmp_path)
 
 

@@ -17,6 +17,7 @@ FROM_GLUE = "is read from GLUE's own files, and its labels are GLUE's"
     ("arguments", "message"),
     [
         (["distill", "--recipe", "none.toml"], "error: cannot read the recipe none.toml"),
+        (["distill", "--from", "none"], "error: none holds no complete run: facts.json"),
         (["distill", "--data", "nowhere"], "error: nowhere/corpus/wiki_core.txt.xz is missing: DATA_DIR"),
         (["finetune", "--task", "sst2", "--data", "nowhere"], "error: nowhere/glue/SST-2/train.tsv is missing"),
         (["finetune", "--task", "mine"], "error: 'mine' is no task of GLUE"),

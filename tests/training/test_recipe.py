@@ -35,6 +35,8 @@ def written(folder: Path, text: str) -> Path:
 
 def test_the_shipped_recipes_can_be_read():
     assert read_recipe(RECIPES / "student.toml", DistillRecipe).student.hidden == 256
+    shapes = [read_recipe(RECIPES / f"{name}.toml", DistillRecipe).student for name in ("student", "domain")]
+    assert shapes[0] == shapes[1]
     assert read_recipe(RECIPES / "sst2.toml", FinetuneRecipe).name == "sst2"
     assert read_recipe(RECIPES / "task.toml", FinetuneRecipe).distillation.kind == "logits"
     for name in ("task-teacher", "sst2-teacher"):

@@ -8,10 +8,11 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from training.checkpoint import Run, RunError
-from training.finetuning import finetune, from_scratch, load_start
+from training.finetuning import finetune
 from training.recipe import FinetuneRecipe, Optimisation, TeacherTaskRecipe
 from training.settings_table import Figure, Gain, as_json, as_markdown, setting_of, settings
 from training.soft_targets import Teaching
+from training.start import from_scratch, load_start
 from training.task import Examples, Task
 from training.teacher import load_teacher
 from training.tuned_teacher import finetune_teacher, load_tuned_teacher

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from training.checkpoint import Run, RunError
-from training.finetuning import finetune, load_start, taught_loss
+from training.finetuning import finetune, taught_loss
 from training.losses import logits_loss
 from training.recipe import FinetuneRecipe, Optimisation, RecipeError, SoftTargets, TeacherTaskRecipe
 from training.soft_targets import Teaching, soft_targets
+from training.start import load_start
 from training.task import Examples, Task, TaskError
 from training.task_model import Inputs, Logits, TaskModel, answer, read_apart
 from training.teacher import load_teacher
