@@ -82,7 +82,8 @@ def _how(manifest: Mapping[str, Any]) -> str:
         )
         start = recipe.get("from", {})
         grown = f" --from {_start(start)}" if start else ""
-        before = f" It began as {_start(start)}{_known(start)}." if start else ""
+        which = f" of space `{start['space']}`" if "space" in start else ""
+        before = f" It began as {_start(start)}{which}{_known(start)}." if start else ""
         return (
             f"    python -m training distill --recipe training/recipes/{recipe['name']}.toml{grown}\n"
             f"    {_export(manifest)}\n\n"
