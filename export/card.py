@@ -80,10 +80,10 @@ def _how(manifest: Mapping[str, Any]) -> str:
             f"| {source['passages']:,} |"
             for source in recipe["corpus"]["sources"]
         )
-        start = recipe.get("from", {})
-        grown = f" --from {_start(start)}" if start else ""
-        which = f" of space `{start['space']}`" if "space" in start else ""
-        before = f" It began as {_start(start)}{which}{_known(start)}." if start else ""
+        grown = before = ""
+        if start := recipe.get("from"):
+            grown, space = f" --from {_start(start)}", f" of space `{start['space']}`" if "space" in start else ""
+            before = f" It began as {_start(start)}{space}{_known(start)}. That may have learnt rows held out here."
         return (
             f"    python -m training distill --recipe training/recipes/{recipe['name']}.toml{grown}\n"
             f"    {_export(manifest)}\n\n"

@@ -105,11 +105,18 @@ def first_recipe(runs: Sequence[Path], bundles: Sequence[Path]) -> DistillRecipe
     return next((recipe_from(student.recipe, DistillRecipe) for student in _students(runs, bundles)), None)
 
 
-def of_another_corpus(recipe: DistillRecipe, runs: Sequence[Path], bundles: Sequence[Path]) -> list[Path]:
-    """Give the students that were not distilled from a recipe's corpus: they may have learnt what it holds out."""
+def not_of_corpus_alone(recipe: DistillRecipe, runs: Sequence[Path], bundles: Sequence[Path]) -> list[Path]:
+    """Give the students that may have learnt what a recipe's corpus holds out.
+
+    They were distilled from another corpus, or went on from a student of which it is not known here what it had read.
+    """
     corpus = decisive([as_dict(recipe.corpus), recipe.seed])
-    recipes = {student.folder: recipe_from(student.recipe, DistillRecipe) for student in _students(runs, bundles)}
-    return [folder for folder, own in recipes.items() if decisive([as_dict(own.corpus), own.seed]) != corpus]
+
+    def may_have(plain: Mapping[str, Any]) -> bool:
+        own = recipe_from(plain, DistillRecipe)
+        return "from" in plain or decisive([as_dict(own.corpus), own.seed]) != corpus
+
+    return [student.folder for student in _students(runs, bundles) if may_have(student.recipe)]
 
 
 def columns(teacher: Teacher, runs: Sequence[Path], bundles: Sequence[Path]) -> Columns:

@@ -12,7 +12,7 @@ from export.columns import (
     TEACHER,
     columns,
     first_recipe,
-    of_another_corpus,
+    not_of_corpus_alone,
     task_answers,
 )
 from export.packed_encoder import bundle_encoder
@@ -250,7 +250,10 @@ def test_an_evaluation_says_which_students_may_have_learnt_what_it_calls_held_ou
     recipe["corpus"]["sources"][0] |= {"sentences": 300, "licence": "CC0"}
     (larger / "recipe.json").write_text(json.dumps(recipe))
     first = first_recipe([small_student], [])
-    assert of_another_corpus(first, [small_student, larger], [models / "student"]) == [larger]
+    assert not_of_corpus_alone(first, [small_student, larger], [models / "student"]) == [larger]
+    went_on = shutil.copytree(small_student, tmp_path / "went-on")
+    (went_on / "recipe.json").write_text(json.dumps(json.loads((went_on / "recipe.json").read_bytes()) | {"from": {}}))
+    assert not_of_corpus_alone(first, [small_student, went_on], []) == [went_on]
     folders = ["--data", str(data), "--cache", str(tmp_path / "cache")]
     assert main(["evaluate", "--run", str(small_student), str(larger), *folders]) == 0
-    assert "- larger: not distilled from this corpus, so may have learnt rows" in capsys.readouterr().out
+    assert "- larger: not distilled from this corpus alone, so may have learnt rows" in capsys.readouterr().out
