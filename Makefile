@@ -36,24 +36,32 @@ test: $(VENV)/development ## lint, types and the fast tests
 check: $(VENV)/development models/teacher/manifest.json ## the slow tests: real models, containers, attacks
 	@$(BIN)/python -m pytest -m slow
 
+# glibc is told to keep its pages from one step to the next: an eighth less time
+distill: export MALLOC_MMAP_THRESHOLD_ := 4294967295
+distill: export MALLOC_TRIM_THRESHOLD_ := 17179869184
+distill: export MALLOC_TOP_PAD_ := 536870912
+distill: DISTILL := $(BIN)/python -m training distill --recipe training/recipes
 distill: $(VENV)/training ## the shipped student anew, from DATA_DIR (hours on a CPU; resumes)
-	@# glibc is told to keep its pages from one step to the next: an eighth less time
-	@MALLOC_MMAP_THRESHOLD_=4294967295 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=536870912 \
-		$(BIN)/python -m training distill --recipe training/recipes/student.toml
+	@$(DISTILL)/student.toml
+	@$(DISTILL)/further.toml --from runs/student
 
 tasks: FINETUNE := $(BIN)/python -m training finetune --task
 tasks: $(VENV)/training ## the shipped tasks anew, from models/student and DATA_DIR (hours on a CPU, most of it teachers)
 	@$(BIN)/python -m training finetune-teacher --task sst2
+	@$(BIN)/python -m training finetune-teacher --task sst2 --seed 2 --into runs/sst2-teacher-2
+	@$(BIN)/python -m training finetune-teacher --task sst2 --seed 3 --into runs/sst2-teacher-3
 	@$(BIN)/python -m training finetune-teacher --task cola
-	@$(FINETUNE) sst2 --teacher runs/sst2-teacher --transfer $(DATA_DIR)/corpus/nltk_movie_reviews.txt.xz
+	@$(FINETUNE) sst2 --teacher runs/sst2-teacher runs/sst2-teacher-2 runs/sst2-teacher-3 \
+		--transfer $(DATA_DIR)/corpus/nltk_movie_reviews.txt.xz
 	@$(FINETUNE) cola --teacher runs/cola-teacher --augment 10
 	@$(FINETUNE) mrpc
 	@$(FINETUNE) stsb
 	@$(FINETUNE) snips --recipe training/recipes/snips.toml --train $(SNIPS)/train.tsv --dev $(SNIPS)/valid.tsv --text text
 
+$(EXPORT): STUDENT := $(firstword $(wildcard runs/further runs/student))
 $(EXPORT): $(VENV)/training ## models/ from runs/
 	@# where none was distilled, the tasks grew from the student that is there
-	@$(if $(wildcard runs/student),$(BIN)/python -m export student --run runs/student)
+	@$(if $(STUDENT),$(BIN)/python -m export student --run $(STUDENT) --bundle models/student)
 	@for task in $(TASKS); do $(BIN)/python -m export task --run runs/$$task || exit 1; done
 
 bench: $(VENV)/development models/teacher/manifest.json ## the student's speed beside its teacher and other servers (an hour)

@@ -75,22 +75,16 @@ def _how(manifest: Mapping[str, Any]) -> str:
         return f"`{_export(manifest)}`, from weights with sha256 `{made['weights_sha256']}`."
     recipe = made["recipe"]
     if manifest["kind"] == "encoder":
-        sources = "\n".join(
-            f"| {source['path']} | {source.get('licence') or 'not stated'} | {source['sentences']:,} "
-            f"| {source['passages']:,} |"
-            for source in recipe["corpus"]["sources"]
-        )
         grown = before = ""
         if start := recipe.get("from"):
             grown, space = f" --from {_start(start)}", f" of space `{start['space']}`" if "space" in start else ""
-            before = f" It began as {_start(start)}{space}{_known(start)}. That may have learnt rows held out here."
+            before = f"It began as {_start(start)}{space}, which had learnt from:\n\n{_sources(start['corpus'])}\n\n"
         return (
             f"    python -m training distill --recipe training/recipes/{recipe['name']}.toml{grown}\n"
             f"    {_export(manifest)}\n\n"
             f"{made['rows']:,} distinct texts ({made['tokens']:,} tokens), {recipe['optimisation']['epochs']} passes, "
             f"{_losses(recipe)} loss to the teacher's vectors (Wu et al. 2020, arXiv 2004.03097). No task and no "
-            f"labels.{before}\n\n"
-            f"| source | licence | sentences, at most | passages |\n| --- | --- | ---: | ---: |\n{sources}\n\n"
+            f"labels.\n\n{_sources(recipe['corpus'])}\n\n{before}"
             "`weights.safetensors` holds the same weights in float16, for fine-tuning: "
             f"`python -m training finetune --from models/{manifest['name']} --task sst2`."
         )
@@ -100,6 +94,15 @@ def _how(manifest: Mapping[str, Any]) -> str:
         f"    {_export(manifest)}\n\n"
         f"{made['rows']:,} training rows, {_training(recipe)}. {_rows(manifest)}"
     )
+
+
+def _sources(corpus: Mapping[str, Any]) -> str:
+    rows = (
+        f"| {source['path']} | {source.get('licence') or 'not stated'} | {source['sentences']:,} "
+        f"| {source['passages']:,} |"
+        for source in corpus["sources"]
+    )
+    return "\n".join(["| source | licence | sentences, at most | passages |", "| --- | --- | ---: | ---: |", *rows])
 
 
 def _losses(recipe: Mapping[str, Any]) -> str:

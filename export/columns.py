@@ -15,7 +15,7 @@ from export.packed_encoder import bundle_encoder, teacher_space
 from training.checkpoint import Run, RunError
 from training.encoding import Encode, text_encoder
 from training.evaluation import Answer, TaskAnswers
-from training.recipe import DistillRecipe, as_dict, decisive, recipe_from
+from training.recipe import DistillRecipe, recipe_from
 from training.start import load_start
 from training.student import Student
 from training.task import TaskError
@@ -105,18 +105,13 @@ def first_recipe(runs: Sequence[Path], bundles: Sequence[Path]) -> DistillRecipe
     return next((recipe_from(student.recipe, DistillRecipe) for student in _students(runs, bundles)), None)
 
 
-def not_of_corpus_alone(recipe: DistillRecipe, runs: Sequence[Path], bundles: Sequence[Path]) -> list[Path]:
-    """Give the students that may have learnt what a recipe's corpus holds out.
-
-    They were distilled from another corpus, or went on from a student of which it is not known here what it had read.
-    """
-    corpus = decisive([as_dict(recipe.corpus), recipe.seed])
-
-    def may_have(plain: Mapping[str, Any]) -> bool:
-        own = recipe_from(plain, DistillRecipe)
-        return "from" in plain or decisive([as_dict(own.corpus), own.seed]) != corpus
-
-    return [student.folder for student in _students(runs, bundles) if may_have(student.recipe)]
+def with_less_held_out(recipe: DistillRecipe, runs: Sequence[Path], bundles: Sequence[Path]) -> list[Path]:
+    """Give the students that may have learnt what a recipe holds out, since they held out a smaller share."""
+    return [
+        student.folder
+        for student in _students(runs, bundles)
+        if recipe_from(student.recipe, DistillRecipe).corpus.held_out < recipe.corpus.held_out
+    ]
 
 
 def columns(teacher: Teacher, runs: Sequence[Path], bundles: Sequence[Path]) -> Columns:

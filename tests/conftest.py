@@ -92,7 +92,7 @@ def small_student(small_bert: Path, tmp_path_factory: pytest.TempPathFactory) ->
     recipe = DistillRecipe(
         name="student",
         teacher=str(small_bert),
-        corpus=Corpus((Source("corpus/lines.txt.xz", 400),), max_tokens=32, held_out=40),
+        corpus=Corpus((Source("corpus/lines.txt.xz", 400),), max_tokens=32, held_out=0.1),
         student=StudentShape(embedding=16, hidden=16),
         optimisation=Optimisation(epochs=2, learning_rate=2e-2, batch_rows=32),
         precision="float32",

@@ -214,7 +214,7 @@ def compare(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Set the teacher, students and their bundles side by side."""
     # bundles are export's to read: the one way from here to there
-    from export.columns import columns, first_recipe, not_of_corpus_alone, task_answers
+    from export.columns import columns, first_recipe, task_answers, with_less_held_out
     from training.evaluation import TASKS_COLUMN, all_measures, teacher_of, with_tasks
     from training.evaluation import evaluate as side_by_side
     from training.static import static_encoders
@@ -226,10 +226,10 @@ def evaluate(options: argparse.Namespace) -> None:
     found = columns(teacher, options.run, bundles)
     static = static_encoders(teacher, options.cache) if options.static else {}
     notes = [f"Teacher: {teacher.name}. Seeds: {', '.join(map(str, options.seeds))}."]
-    if others := not_of_corpus_alone(recipe, options.run, bundles) if recipe else []:
+    if others := with_less_held_out(recipe, options.run, bundles) if recipe else []:
         names = ", ".join(dict.fromkeys(found.names[folder] for folder in others))
         notes.append(
-            f"{names}: not distilled from this corpus alone, so may have learnt rows that are called held out here."
+            f"{names}: held out a smaller share of all texts, so may have learnt rows that are called held out here."
         )
     measures = all_measures(options.data, options.cache, teacher, recipe, options.seeds)
     if options.into:

@@ -1,18 +1,23 @@
-"""Corpus files in, distinct texts out: sampled lines, and passages of consecutive lines."""
+"""Corpus files in, distinct texts out: sampled lines, passages of consecutive lines, and what grammars make."""
 
 import gzip
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from training.grammar import GrammarError, compose, read_grammar
 from training.recipe import Corpus, Source
 from training.records import FORMS, RecordError, read_records
 
 PASSAGE_LINES = (2, 6)
+SHIPPED_GRAMMARS = Path(__file__).with_name("grammars")
+WORD = re.compile(r"\w+")
 COMPRESSED: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
@@ -58,11 +63,42 @@ def read_corpus(corpus: Corpus, data: Path, seed: int) -> dict[str, int]:
     """Sample every source of a recipe: each distinct text, and how often a pass over the corpus shows it."""
     texts: dict[str, int] = {}
     for number, source in enumerate(corpus.sources):
-        rng = np.random.default_rng([seed, number])
-        texts |= dict.fromkeys(sample_texts(read_lines(data / source.path, source.column), source, rng), source.repeats)
+        file = source_file(source, data)
+        if source.is_grammar:
+            drawn = compose_texts(file, source.sentences, seed)
+        else:
+            drawn = sample_texts(read_lines(file, source.column), source, np.random.default_rng([seed, number]))
+        texts |= dict.fromkeys(drawn, source.repeats)
+    if never := {words for one in corpus.never for words in map(_words, read_lines(data / one.path, one.column))}:
+        texts = {text: repeats for text, repeats in texts.items() if _words(text) not in never}
     if not texts:
         raise CorpusError("the recipe draws no sentence and no passage from any source")
     return texts
+
+
+def _words(text: str) -> str:
+    return " ".join(WORD.findall(text.casefold()))
+
+
+def source_file(source: Source, data: Path) -> Path:
+    """Give a source's file: below the data folder, or for a grammar that is not there, among those that ship."""
+    own = data / source.path
+    return SHIPPED_GRAMMARS / source.path if source.is_grammar and not own.is_file() else own
+
+
+def compose_texts(path: Path, count: int, seed: int) -> list[str]:
+    """Make distinct texts by a grammar, fewer than `count` where it cannot make as many.
+
+    Raises:
+        CorpusError: the file is missing, or is no grammar.
+    """
+    try:
+        return list(islice(compose(read_grammar(path), seed), count))
+    except FileNotFoundError as error:
+        shipped = ", ".join(sorted(grammar.name for grammar in SHIPPED_GRAMMARS.glob("*.toml")))
+        raise CorpusError(f"no grammar {path.name} in the data folder, nor among those that ship: {shipped}") from error
+    except (OSError, GrammarError) as error:
+        raise CorpusError(f"{path}: {error}") from error
 
 
 def _texts(path: Path, column: str | None) -> Iterator[str]:

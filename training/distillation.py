@@ -42,14 +42,15 @@ def distil(
         The final figures; `held_out_cosine` is the mean cosine to the teacher on rows never trained on.
 
     Raises:
-        RecipeError: `start` is no student of this teacher, or has another shape than the recipe says.
+        RecipeError: `start` is no student of this teacher, has another shape than the recipe says, or has learnt what
+            the recipe holds out.
         RunError: the run's folder holds a run of another recipe, or of a corpus, a teacher or a start that has changed.
     """
     texts = read_corpus(recipe.corpus, data, recipe.seed)
     teacher = load_teacher(recipe.teacher, recipe.corpus.max_tokens)
     if start:
-        _require_fitting(start, recipe.student, teacher)
-    followed = as_dict(recipe) | ({"from": start.origin} if start else {})
+        _require_fitting(start, recipe, teacher)
+    followed = as_dict(recipe) | ({"from": {**start.origin, "corpus": start.corpus}} if start else {})
     whose = [teacher.fingerprint, *([start.fingerprint] if start else [])]
     run.start(followed, teacher.tokenizer, chain(whose, texts.items()))
     torch.manual_seed(recipe.seed)
@@ -95,28 +96,33 @@ def distil(
     )
 
 
-def _require_fitting(start: Start, shape: StudentShape, teacher: Teacher) -> None:
+def _require_fitting(start: Start, recipe: DistillRecipe, teacher: Teacher) -> None:
     if start.tokenizer.get_vocab() != teacher.tokenizer.get_vocab():
         raise RecipeError(f"the student to go on from reads other tokens than the teacher, {teacher.name}")
     if (width := start.student.projection.out_features) != teacher.width:
         raise RecipeError(f"the student to go on from gives {width} numbers, and the teacher {teacher.width}")
-    if (own := StudentShape(**start.origin["shape"])) != shape:
+    if (own := StudentShape(**start.origin["shape"])) != recipe.student:
         raise RecipeError(f"the student to go on from has the shape {own}: the recipe's [student] must say the same")
+    if (held_out := start.corpus["held_out"]) < recipe.corpus.held_out:
+        raise RecipeError(
+            f"the student to go on from held out {held_out} of its texts: corpus.held_out is at most that"
+        )
 
 
-def split(keys: Keys, held_out: int) -> tuple[Rows, Rows]:
-    """Set the rows of the lowest keys aside: training rows and held-out rows, both ascending int64.
+def split(keys: Keys, held_out: float) -> tuple[Rows, Rows]:
+    """Set a share of the rows aside, those of the lowest keys: training rows and held-out rows, both ascending int64.
 
-    Keys are hashes of the content, so the choice is random, yet no seed or order changes it: a student of a smaller
-    corpus has not been trained on what a larger one holds out.
+    Keys are hashes of the content, so the choice is random, yet no seed, order or other row changes it: no student
+    has been trained on what another with the same share holds out, whatever corpus either has.
 
     Raises:
-        RunError: nothing would be left to train on.
+        RunError: nothing would be left to train on, or to hold out.
     """
-    if held_out >= len(keys):
-        raise RunError(f"the corpus has {len(keys)} distinct rows, and corpus.held_out sets {held_out} of them aside")
-    order = np.argsort(keys, kind="stable")
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
+    aside = keys < np.uint64(held_out * 2**64)
+    if aside.all() or not aside.any():
+        rows = f"{aside.sum()} of the corpus's {len(keys)} distinct rows"
+        raise RunError(f"corpus.held_out = {held_out} sets {rows} aside: some must be, and some left to learn")
+    return np.flatnonzero(~aside), np.flatnonzero(aside)
 
 
 def approximation(student: nn.Module, targets: Targets, loss: Loss) -> Callable[[Rows], Tensor]:

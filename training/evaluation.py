@@ -42,7 +42,7 @@ from training.task import Examples, Task, TaskError
 from training.teacher import Teacher, load_teacher
 
 TEXTS_AT_ONCE = 256
-HELD_OUT_ROWS = 4000  # as many as a recipe sets aside by default: the teacher encodes them in about 15 seconds
+HELD_OUT_ROWS = 4000  # the teacher encodes them in about 15 seconds
 PROBED = ("sst2", "cola")
 OWN_COLUMNS = Columns(("text",), "label")
 
@@ -275,7 +275,9 @@ def all_measures(
 
 
 def held_out_texts(recipe: DistillRecipe, data: Path, cache: Path, teacher: Teacher) -> list[str]:
-    """Give the texts that a distillation by this recipe sets aside, at most HELD_OUT_ROWS.
+    """Give the texts of the corpus that a distillation by this recipe sets aside, at most HELD_OUT_ROWS.
+
+    What a grammar makes is not among them: it is easier than what people write.
 
     Args:
         recipe: Names the corpus.
@@ -287,15 +289,17 @@ def held_out_texts(recipe: DistillRecipe, data: Path, cache: Path, teacher: Teac
         CorpusError: a file of the corpus is not below `data`.
     """
     limit = min(teacher.max_tokens, recipe.corpus.max_tokens)
-    files = [data / source.path for source in recipe.corpus.sources]
-    facts = [decisive(as_dict(recipe.corpus)), recipe.seed, teacher.fingerprint, limit]
+    corpus = replace(recipe.corpus, sources=tuple(one for one in recipe.corpus.sources if not one.is_grammar))
+    files = [data / path for path in (*(one.path for one in corpus.sources), *(one.path for one in corpus.never))]
+    facts = [decisive(as_dict(corpus)), recipe.seed, teacher.fingerprint, limit]
     stamps = [(file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else None for file in files]
     name = hashlib.sha256(json.dumps([facts, stamps]).encode()).hexdigest()[:16]
     kept = cache / "held_out" / f"{name}.json"
     if not kept.is_file():
-        texts = list(read_corpus(recipe.corpus, data, recipe.seed))
+        texts = list(read_corpus(corpus, data, recipe.seed))
         tokens = distinct_rows(teacher, texts, limit)
-        _, held_out = split(tokens.keys, min(recipe.corpus.held_out, HELD_OUT_ROWS))
+        _, held_out = split(tokens.keys, corpus.held_out)
+        held_out = np.sort(held_out[np.argsort(tokens.keys[held_out])[:HELD_OUT_ROWS]])
         kept.parent.mkdir(parents=True, exist_ok=True)
         draft = kept.with_suffix(".draft")
         draft.write_text(json.dumps([texts[text] for text in tokens.texts[held_out]]))

@@ -29,11 +29,12 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True, config=STRICT)
 class Source:
-    """One corpus file below the data folder, one sentence a line or a row.
+    """One corpus file below the data folder, one sentence a line or a row; or a grammar that makes sentences.
 
     Attributes:
         path: Relative to the data folder: `.txt`, `.csv`, `.tsv` or `.jsonl`, each also as `.gz` or `.xz`; `.parquet`.
-        sentences: How many lines to sample; all of them when there are fewer.
+            A grammar, `.toml`, is looked for in training/grammars as well.
+        sentences: How many lines to sample, or texts to make; all of them when there are fewer.
         passages: How many runs of two to six consecutive lines to add, joined into one text.
         repeats: How often a pass over the corpus shows each of them: the file's weight, beyond what `sentences` does.
         column: Where the sentence stands in a file that has columns.
@@ -47,14 +48,39 @@ class Source:
     column: str | None = None
     licence: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.is_grammar and (self.passages or self.column):
+            raise ValueError(f"{self.path} is a grammar, which has neither passages nor columns")
+
+    @property
+    def is_grammar(self) -> bool:
+        """Tell whether texts are made by it, and not read from it."""
+        return self.path.endswith(".toml")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Measured:
+    """Texts that a student is measured by: `path` and `column` as a source has them."""
+
+    path: str
+    column: str | None = None
+
 
 @dataclass(frozen=True, config=STRICT)
 class Corpus:
-    """What the student reads. `max_tokens` counts special tokens; `held_out` rows are never trained on."""
+    """What the student reads.
+
+    Attributes:
+        sources: Where its texts come from.
+        never: Texts that it must not read, as they measure it; a text of the same words is left out as well.
+        max_tokens: A longer text's first ones are read; special tokens count.
+        held_out: Share of the texts that are never trained on: every corpus with this share holds out the same texts.
+    """
 
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    never: tuple[Measured, ...] = ()
     max_tokens: Annotated[int, Field(ge=3)] = 256
-    held_out: Size = 4000
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.003
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ class Start:
         tokenizer: Its teacher's.
         origin: The sizes, and whatever its recipe and bundle say of it, for the manifest.
         teacher: Of whom it is a student: the installed package, a folder, or a hub id.
+        corpus: What it approximated that on, as its recipe says; of one from scratch nothing.
     """
 
     student: Student
     tokenizer: Tokenizer
     origin: dict[str, Any]
     teacher: str
+    corpus: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -77,7 +79,8 @@ def load_start(folder: Path) -> Start:
     if facts["kind"] != "encoder":
         raise RunError(f"{folder} holds a {facts['kind']}; only a student encoder can be gone on from")
     origin = {"run": folder.name, "shape": recipe["student"], "max_tokens": facts["max_tokens"]}
-    return Start(load_student(recipe["student"], run.weights()), run.tokenizer(), origin, recipe["teacher"])
+    student = load_student(recipe["student"], run.weights())
+    return Start(student, run.tokenizer(), origin, recipe["teacher"], recipe["corpus"])
 
 
 def _from_bundle(folder: Path) -> Start:
@@ -88,6 +91,7 @@ def _from_bundle(folder: Path) -> Start:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         origin = {"bundle": manifest["name"], "space": manifest["space"], "max_tokens": manifest["max_tokens"]}
         origin["shape"] = recipe["student"]
-        return Start(load_student(recipe["student"], weights), tokenizer, origin, recipe["teacher"])
+        student = load_student(recipe["student"], weights)
+        return Start(student, tokenizer, origin, recipe["teacher"], recipe["corpus"])
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise RunError(f"{folder} holds no student to go on from: {error!r}") from error

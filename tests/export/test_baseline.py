@@ -24,9 +24,9 @@ def student(small_student: Path, tmp_path: Path):
 def test_a_student_carries_the_baseline_of_what_its_run_held_out(student, small_student: Path):
     rows = [tuple(texts) for texts in Run(small_student).dev()["texts"]]
     baseline = student.manifest.baseline
-    assert baseline.rows == len(rows) == 40
+    assert baseline.rows == len(rows) > 20
     lengths = [len(row.ids) for row in Tokenizer(student.path(TOKENIZER), 256).rows(rows)]
-    assert baseline.mean_tokens == pytest.approx(sum(lengths) / 40, abs=1e-3)
+    assert baseline.mean_tokens == pytest.approx(sum(lengths) / len(rows), abs=1e-3)
     assert sum(baseline.length_shares) == pytest.approx(1, abs=1e-5)
     assert baseline.label_shares == {}
 

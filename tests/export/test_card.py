@@ -59,10 +59,12 @@ def test_an_encoders_card_names_the_losses_that_it_was_trained_by():
 
 
 def test_an_encoders_card_says_from_which_student_it_went_on():
-    recipe = ENCODER["training"]["recipe"] | {"from": {"bundle": "general", "space": "89ab"}}
+    corpus = {"sources": [{"path": "first.txt", "sentences": 70, "passages": 0, "licence": "CC0"}]}
+    recipe = ENCODER["training"]["recipe"] | {"from": {"bundle": "general", "space": "89ab", "corpus": corpus}}
     card = model_card(ENCODER | {"training": ENCODER["training"] | {"recipe": recipe}})
     assert "--recipe training/recipes/student.toml --from models/general\n" in card
-    assert " It began as models/general of space `89ab`: its card names what that was trained on. That may have" in card
+    assert "It began as models/general of space `89ab`, which had learnt from:\n\n| source |" in card
+    assert card.index("| older.txt |") < card.index("It began as") < card.index("| first.txt | CC0 | 70 | 0 |")
     assert "It began as" not in model_card(ENCODER)
 
 

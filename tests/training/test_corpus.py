@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from training.corpus import CorpusError, read_corpus, read_lines, sample_texts
-from training.recipe import Corpus, Source
+from training.recipe import Corpus, Measured, Source
 
 LINES = [f"line {number}" for number in range(100)]
 
@@ -135,3 +135,38 @@ def test_a_recipe_that_draws_nothing_is_refused(tmp_path: Path):
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     with pytest.raises(CorpusError, match="draws no sentence and no passage"):
         read_corpus(Corpus((Source("a.txt", 0),)), tmp_path, seed=1)
+
+
+def test_a_grammar_is_found_in_the_data_folder_before_those_that_ship(tmp_path: Path):
+    shipped = read_corpus(Corpus((Source("captions.toml", 50, repeats=2),)), tmp_path, seed=1)
+    assert len(shipped) == 50
+    assert set(shipped.values()) == {2}
+    (tmp_path / "captions.toml").write_text('text = "{who} runs | {who} sits"\nwho = "a cat | a dog"')
+    assert len(read_corpus(Corpus((Source("captions.toml", 50),)), tmp_path, seed=1)) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, r"no grammar own.toml .* captions.toml, everyday.toml, news.toml"),
+        ('who = "a"', r"own.toml: it has no symbol"),
+    ],
+)
+def test_a_grammar_that_cannot_be_used_is_named(tmp_path: Path, content: str | None, said: str):
+    if content:
+        (tmp_path / "own.toml").write_text(content)
+    with pytest.raises(CorpusError, match=said):
+        read_corpus(Corpus((Source("own.toml", 50),)), tmp_path, seed=1)
+
+
+@pytest.mark.parametrize("more", [{"passages": 1}, {"column": "text"}])
+def test_a_grammar_has_neither_passages_nor_columns(more: dict):
+    with pytest.raises(ValueError, match=r"own.toml is a grammar, which has neither"):
+        Source("own.toml", 50, **more)
+
+
+def test_what_measures_a_student_is_not_read_whatever_its_case_and_punctuation(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("A man runs.\nA dog runs.\nA cat sleeps.\n")
+    (tmp_path / "dev.tsv").write_text("id\tfirst\n1\ta man runs\n2\tA  CAT sleeps!\n")
+    corpus = Corpus((Source("a.txt", 9),), never=(Measured("dev.tsv", "first"),))
+    assert list(read_corpus(corpus, tmp_path, seed=1)) == ["A dog runs."]

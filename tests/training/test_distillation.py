@@ -14,7 +14,7 @@ from training.recipe import Corpus, DistillRecipe, Optimisation, RecipeError, So
 from training.start import load_start
 
 
-def recipe(teacher: Path, held_out: int = 40, epochs: int = 12) -> DistillRecipe:
+def recipe(teacher: Path, held_out: float = 0.1, epochs: int = 12) -> DistillRecipe:
     return DistillRecipe(
         name="small",
         teacher=str(teacher),
@@ -52,7 +52,7 @@ def test_a_run_says_what_export_needs_to_know(small_bert: Path, corpus: Path, tm
     distil(recipe(small_bert, epochs=1), corpus, tmp_path, run)
     facts = run.facts()
     assert (facts["kind"], facts["teacher"], facts["width"], facts["max_tokens"]) == ("encoder", "small-bert", 32, 32)
-    assert facts["rows"] == 360
+    assert facts["rows"] + len(run.dev()["texts"]) == 400
 
 
 def test_a_corpus_that_has_grown_is_another_run(small_bert: Path, corpus: Path, tmp_path: Path):
@@ -66,7 +66,7 @@ def test_a_corpus_that_has_grown_is_another_run(small_bert: Path, corpus: Path, 
         every.write(whole)
     with pytest.raises(RunError, match="holds a run on other rows"):
         distil(recipe(small_bert, epochs=1), corpus, tmp_path / "cache", run)
-    assert run.facts()["rows"] == 160
+    assert run.facts()["rows"] + len(run.dev()["texts"]) == 200
 
 
 def test_a_teacher_that_has_changed_in_its_folder_is_another_run(small_bert: Path, corpus: Path, tmp_path: Path):
@@ -79,11 +79,11 @@ def test_a_teacher_that_has_changed_in_its_folder_is_another_run(small_bert: Pat
 
 
 def test_rows_set_aside_are_never_trained_on_by_a_smaller_corpus_either():
-    keys = np.random.default_rng(3).permutation(1000).astype(np.uint64)
-    train, held_out = split(keys, 10)
+    keys = np.random.default_rng(3).integers(2**64, size=1000, dtype=np.uint64)
+    train, held_out = split(keys, 0.1)
     assert sorted([*train, *held_out]) == list(range(1000))
-    assert sorted(keys[held_out]) == list(range(10))
-    assert not set(keys[held_out]) & set(keys[:500][split(keys[:500], 10)[0]])
+    assert keys[held_out].max() < 2**64 / 10 <= keys[train].min()
+    assert not set(keys[held_out]) & set(keys[:500][split(keys[:500], 0.1)[0]])
 
 
 def test_a_source_that_repeats_is_seen_as_often(small_bert: Path, corpus: Path, tmp_path: Path):
@@ -96,9 +96,19 @@ def test_a_source_that_repeats_is_seen_as_often(small_bert: Path, corpus: Path, 
     assert thrice.load()["step"] > 2 * once.load()["step"]
 
 
-def test_a_corpus_smaller_than_what_is_set_aside_is_refused(small_bert: Path, corpus: Path, tmp_path: Path):
-    with pytest.raises(RunError, match="held_out"):
-        distil(recipe(small_bert, held_out=4000), corpus, tmp_path, Run(tmp_path / "run"))
+@pytest.mark.parametrize(("held_out", "aside"), [(0.999999, 400), (1e-09, 0)])
+def test_a_share_that_leaves_nothing_to_learn_or_to_hold_out_is_refused(
+    small_bert: Path, corpus: Path, tmp_path: Path, held_out: float, aside: int
+):
+    with pytest.raises(RunError, match=f"corpus.held_out = {held_out} sets {aside} of the corpus's 400 "):
+        distil(recipe(small_bert, held_out=held_out), corpus, tmp_path, Run(tmp_path / "run"))
+
+
+def test_what_a_student_had_learnt_is_not_called_held_out(small_bert: Path, corpus: Path, tmp_path: Path):
+    distil(recipe(small_bert, epochs=1), corpus, tmp_path / "cache", Run(tmp_path / "first"))
+    start = load_start(tmp_path / "first")
+    with pytest.raises(RecipeError, match=r"held out 0.1 of its texts: corpus.held_out is at most"):
+        distil(recipe(small_bert, held_out=0.3), corpus, tmp_path / "cache", Run(tmp_path / "run"), start=start)
 
 
 def test_a_student_goes_on_from_where_another_ended(small_bert: Path, corpus: Path, tmp_path: Path):
@@ -107,7 +117,12 @@ def test_a_student_goes_on_from_where_another_ended(small_bert: Path, corpus: Pa
     slow = replace(recipe(small_bert, epochs=1), name="second")
     slow = replace(slow, optimisation=replace(slow.optimisation, learning_rate=1e-9))  # as good as none
     assert distil(slow, corpus, tmp_path / "cache", run, start=start) == pytest.approx(first, abs=1e-5)
-    assert run.recipe()["from"] == {"run": "first", "shape": run.recipe()["student"], "max_tokens": 32}
+    assert run.recipe()["from"] == {
+        "run": "first",
+        "shape": run.recipe()["student"],
+        "max_tokens": 32,
+        "corpus": run.recipe()["corpus"],
+    }
     assert recipe_from(run.recipe(), DistillRecipe) == slow
     with pytest.raises(RunError, match="holds a run of another recipe"):
         distil(slow, corpus, tmp_path / "cache", run)

@@ -61,7 +61,7 @@ def world(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe(small_bert: Path) -> DistillRecipe:
-    corpus = Corpus((Source("corpus/lines.txt.xz", 400),), max_tokens=32, held_out=40)
+    corpus = Corpus((Source("corpus/lines.txt.xz", 400),), max_tokens=32, held_out=0.1)
     return DistillRecipe("student", str(small_bert), corpus, StudentShape(), Optimisation(1, 1e-3))
 
 
@@ -193,7 +193,7 @@ def test_held_out_rows_are_those_that_distillation_sets_aside_and_are_found_once
 ):
     texts = held_out_texts(recipe, corpus, tmp_path, teacher)
     targets = label(teacher, list(read_corpus(recipe.corpus, corpus, recipe.seed)), 32, tmp_path)
-    _, held_out = split(targets.tokens.keys, 40)
+    _, held_out = split(targets.tokens.keys, 0.1)
     assert tokenize(teacher.tokenizer, texts, 32) == [targets.tokens.row(row) for row in held_out]
     monkeypatch.setattr(module, "read_corpus", None)
     assert held_out_texts(recipe, corpus, tmp_path, teacher) == texts
@@ -203,7 +203,7 @@ def test_a_corpus_that_was_written_anew_in_the_same_size_holds_out_its_own_rows(
     teacher: Teacher, tmp_path: Path, recipe: DistillRecipe
 ):
     file, words = tmp_path / "lines.txt", ("cat", "dog")
-    corpus = Corpus((Source(file.name, 400),), max_tokens=32, held_out=10)
+    corpus = Corpus((Source(file.name, 400),), max_tokens=32, held_out=0.5)
     for word in words:
         lines = [f"the {word} ran {'very ' * n}under the {word} tree" for n in range(20)]
         file.write_text("\n".join(lines))
@@ -222,7 +222,7 @@ def test_a_teacher_reads_what_it_read_for_the_distillation_where_that_is_more_th
     assert [one.max_tokens for one in (own, read, teacher_of(None, str(short)))] == [6, 32, 6]
     assert teacher_of(recipe, str(small_bert)).max_tokens == 48
     targets = label(load_teacher(str(short), 32), list(read_corpus(recipe.corpus, corpus, recipe.seed)), 32, tmp_path)
-    _, held_out = split(targets.tokens.keys, 40)
+    _, held_out = split(targets.tokens.keys, 0.1)
     wanted = [targets.tokens.row(row) for row in held_out]
     assert tokenize(own.tokenizer, held_out_texts(recipe, corpus, tmp_path, own), 32) != wanted
     assert tokenize(read.tokenizer, held_out_texts(recipe, corpus, tmp_path, read), 32) == wanted

@@ -21,7 +21,7 @@ precision = "float32"
 [corpus]
 sources = [{{ path = "corpus/lines.txt.xz", sentences = 400 }}]
 max_tokens = 32
-held_out = 40
+held_out = 0.1
 [student]
 embedding = 16
 hidden = 16
