@@ -188,7 +188,7 @@ class Run:
         return state
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Load the weights to use: the averaged ones where the recipe averages.
+        """Load the weights to use: those that ship, or else the averaged ones, where the recipe says so.
 
         Raises:
             RunError: the folder holds no checkpoint.
@@ -196,7 +196,7 @@ class Run:
         state = self.load()
         if state is None:
             raise RunError(f"{self.folder} holds no checkpoint: train first, or name another --run")
-        weights: dict[str, torch.Tensor] = state["average"] or state["model"]
+        weights: dict[str, torch.Tensor] = state.get("shipped") or state["average"] or state["model"]
         return weights
 
     def log(self, **values: float | int) -> None:

@@ -35,7 +35,7 @@ def read_grammar(path: Path) -> Grammar:
 
     Raises:
         GrammarError: the file is no TOML, or holds something other than texts, or a symbol is missing or empty, or
-            always leads back to itself.
+            leads back to itself.
         OSError: the file cannot be read.
     """
     try:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -92,11 +93,12 @@ def fit(
     ends with the same weights as one that was not.
 
     Args:
-        model: Trained in place; at the end it holds the averaged weights where the recipe averages.
+        model: Trained in place; at the end it holds the weights that ship: averaged, and between those and the first
+            ones, where the recipe says so.
         groups: From `parameter_groups`.
         batches: Which rows a step sees.
         loss_of: Mean loss over rows.
-        how: Rates, epochs, clipping, averaging.
+        how: Rates, epochs, clipping, averaging, how much of the first weights to keep.
         run: Where checkpoints and metrics go.
         seed: Decides dropout.
         bfloat16: Autocast the forward pass, where the device computes in it.
@@ -109,6 +111,7 @@ def fit(
     steps = how.epochs * batches.per_epoch
     optimisers = optimisers_of(groups, how)
     average = _moving_average(model, how.average) if how.average else None
+    began_as = {name: weight.clone() for name, weight in model.state_dict().items()} if how.keep else {}
     first, spent = _resume(run, model, optimisers, average)
     started = time.monotonic() - spent
     saved = time.monotonic()
@@ -117,6 +120,10 @@ def fit(
     losses: list[float] = []
     figures: dict[str, float] = {}
 
+    def shipped() -> nn.Module:
+        trained: nn.Module = average.module if average else model
+        return _between(trained, began_as, how.keep) if how.keep else trained
+
     def save(step: int) -> None:
         run.save(
             {
@@ -124,6 +131,7 @@ def fit(
                 "seconds": time.monotonic() - started,
                 "model": model.state_dict(),
                 "average": average.module.state_dict() if average else None,
+                "shipped": shipped().state_dict() if how.keep else None,
                 "optimisers": [optimiser.state_dict() for optimiser in optimisers],
             }
         )
@@ -165,7 +173,7 @@ def fit(
                 run.log(step=done, loss=mean, rate=how.learning_rate * share, seconds=time.monotonic() - started)
                 losses.clear()
             if done % batches.per_epoch == 0:
-                figures = dict(evaluate(average.module if average else model))
+                figures = dict(evaluate(shipped()))
                 run.log(step=done, epoch=done // batches.per_epoch, **figures)
                 shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
                 if peers.first:
@@ -176,9 +184,16 @@ def fit(
             if stop:
                 raise KeyboardInterrupt
     bar.close()
-    if average:
-        model.load_state_dict(average.module.state_dict())
+    if average or how.keep:
+        model.load_state_dict(shipped().state_dict())
     return figures or dict(evaluate(model))
+
+
+def _between(model: nn.Module, first: Mapping[str, Tensor], keep: float) -> nn.Module:
+    """Give a copy whose weights lie between a model's and its first ones (Wortsman et al. 2022, arXiv 2109.01903)."""
+    copy = deepcopy(model)
+    copy.load_state_dict({name: weight.lerp(first[name], keep) for name, weight in model.state_dict().items()})
+    return copy
 
 
 def _moving_average(model: nn.Module, decay: float) -> AveragedModel:

@@ -124,6 +124,7 @@ class Optimisation:
         batch_rows: Rows of a full batch; rarer lengths give smaller ones, weighted by their rows.
         batch_tokens: Tokens of a batch at most, so that long rows do not cost more memory.
         average: Decay of the moving average of the weights, which climbs to it from 0; 0 turns it off.
+        keep: Share of the first weights in those that ship, so that what was known before is not forgotten.
     """
 
     epochs: Size
@@ -136,6 +137,7 @@ class Optimisation:
     batch_rows: Size = 512
     batch_tokens: Size = 16384
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    keep: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -80,9 +80,9 @@ def _save_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.loop.STEPS_BETWEEN_LOGS", 1)
 
 
-@pytest.mark.parametrize("how", [HOW, replace(HOW, matrix_rate=0.02)], ids=["adam", "muon"])
-def test_a_killed_run_that_resumes_equals_one_that_was_never_killed(tmp_path: Path, how: Optimisation):
-    whole, killed, resumed = model(), model(), model()
+@pytest.mark.parametrize("more", [{}, {"keep": 0.3}, {"matrix_rate": 0.02}], ids=["adam", "kept", "muon"])
+def test_a_killed_run_that_resumes_equals_one_that_was_never_killed(tmp_path: Path, more: dict):
+    whole, killed, resumed, how = model(), model(), model(), replace(HOW, **more)
     figures = train(whole, Run(tmp_path / "whole"), how=how)
 
     def kill() -> None:
@@ -172,6 +172,19 @@ def test_the_average_of_a_short_run_has_left_its_first_weights_behind(tmp_path: 
         return sum(float((shipped[name] - weight).norm()) for name, weight in weights.items())
 
     assert distance(state["model"]) < 0.5 * distance(model().state_dict())
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_what_ships_keeps_its_share_of_the_first_weights_and_training_goes_on_without(tmp_path: Path, average: float):
+    first, plain, kept = model().state_dict(), Run(tmp_path / "plain"), Run(tmp_path / "kept")
+    train(model(), plain, how=replace(HOW, average=average))
+    network = model()
+    figures = train(network, kept, how=replace(HOW, average=average, keep=0.25))
+    halfway = {name: 0.75 * weight + 0.25 * first[name] for name, weight in plain.weights().items()}
+    for weights in (kept.weights(), network.state_dict()):
+        torch.testing.assert_close(dict(weights), halfway)
+    assert figures["norm"] == pytest.approx(float(sum(weight.norm() for weight in halfway.values())), rel=1e-5)
+    assert same(kept.load()["model"], plain.load()["model"])
 
 
 def test_the_rate_climbs_then_falls_to_zero():

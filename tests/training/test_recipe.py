@@ -35,8 +35,8 @@ def written(folder: Path, text: str) -> Path:
 
 def test_the_shipped_recipes_can_be_read():
     assert read_recipe(RECIPES / "student.toml", DistillRecipe).student.hidden == 256
-    shapes = [read_recipe(RECIPES / f"{name}.toml", DistillRecipe).student for name in ("student", "domain")]
-    assert shapes[0] == shapes[1]
+    steps = [read_recipe(RECIPES / f"{name}.toml", DistillRecipe) for name in ("student", "further", "domain")]
+    assert len({(step.student, step.corpus.held_out) for step in steps}) == 1  # each goes on from the one before
     assert read_recipe(RECIPES / "sst2.toml", FinetuneRecipe).name == "sst2"
     assert read_recipe(RECIPES / "task.toml", FinetuneRecipe).distillation.kind == "logits"
     for name in ("task-teacher", "sst2-teacher"):
@@ -90,8 +90,9 @@ def test_task_distillation_that_cannot_be_is_refused(tmp_path: Path, line: str):
 
 
 def test_the_licence_of_every_text_that_the_shipped_student_reads_is_known():
-    sources = read_recipe(RECIPES / "student.toml", DistillRecipe).corpus.sources
-    assert [source.path for source in sources if not source.licence] == []
+    for step in ("student", "further"):
+        sources = read_recipe(RECIPES / f"{step}.toml", DistillRecipe).corpus.sources
+        assert [source.path for source in sources if not source.licence] == []
 
 
 def test_remarks_decide_no_training(tmp_path: Path):
