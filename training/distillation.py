@@ -121,7 +121,7 @@ def split(keys: Keys, held_out: float) -> tuple[Rows, Rows]:
     aside = keys < np.uint64(held_out * 2**64)
     if aside.all() or not aside.any():
         rows = f"{aside.sum()} of the corpus's {len(keys)} distinct rows"
-        raise RunError(f"corpus.held_out = {held_out} sets {rows} aside: some must be, and some left to learn")
+        raise RunError(f"corpus.held_out = {held_out} sets {rows} aside: it takes more texts, or another share")
     return np.flatnonzero(~aside), np.flatnonzero(aside)
 
 

@@ -286,10 +286,13 @@ def held_out_texts(recipe: DistillRecipe, data: Path, cache: Path, teacher: Teac
         teacher: As `teacher_of` loads it.
 
     Raises:
-        CorpusError: a file of the corpus is not below `data`.
+        CorpusError: a file of the corpus is not below `data`, or there is none but grammars.
     """
     limit = min(teacher.max_tokens, recipe.corpus.max_tokens)
-    corpus = replace(recipe.corpus, sources=tuple(one for one in recipe.corpus.sources if not one.is_grammar))
+    written = tuple(source for source in recipe.corpus.sources if not source.is_grammar)
+    if not written:
+        raise CorpusError("the corpus has grammars alone")
+    corpus = replace(recipe.corpus, sources=written)
     files = [data / path for path in (*(one.path for one in corpus.sources), *(one.path for one in corpus.never))]
     facts = [decisive(as_dict(corpus)), recipe.seed, teacher.fingerprint, limit]
     stamps = [(file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else None for file in files]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import write_data
 from training import evaluation as module
-from training.corpus import read_corpus
+from training.corpus import CorpusError, read_corpus
 from training.distillation import split
 from training.encoding import Encode, Vectors, text_encoder, tokenize
 from training.evaluation import (
@@ -197,6 +197,16 @@ def test_held_out_rows_are_those_that_distillation_sets_aside_and_are_found_once
     assert tokenize(teacher.tokenizer, texts, 32) == [targets.tokens.row(row) for row in held_out]
     monkeypatch.setattr(module, "read_corpus", None)
     assert held_out_texts(recipe, corpus, tmp_path, teacher) == texts
+
+
+def test_what_a_grammar_makes_is_not_called_held_out(
+    teacher: Teacher, corpus: Path, recipe: DistillRecipe, tmp_path: Path
+):
+    made = Source("captions.toml", 400)
+    both = replace(recipe, corpus=replace(recipe.corpus, sources=(*recipe.corpus.sources, made)))
+    assert held_out_texts(both, corpus, tmp_path, teacher) == held_out_texts(recipe, corpus, tmp_path, teacher)
+    with pytest.raises(CorpusError, match="grammars alone"):
+        held_out_texts(replace(recipe, corpus=replace(recipe.corpus, sources=(made,))), corpus, tmp_path, teacher)
 
 
 def test_a_corpus_that_was_written_anew_in_the_same_size_holds_out_its_own_rows(
