@@ -159,7 +159,7 @@ def test_a_regression_is_held_against_the_teachers_value(small_bert: Path, small
     taught = finetune_teacher(how, stars, rows, rows, load_teacher(str(small_bert)), run)
     teaching, start = Teaching([load_tuned_teacher(run.folder)]), load_start(small_student)
     figures = finetune(recipe(kind="temperature"), stars, rows, rows, start, Run(tmp_path / "stars"), teaching=teaching)
-    assert figures["pearson"] == pytest.approx(taught["pearson"], abs=0.05)
+    assert figures["pearson"] > taught["pearson"] - 0.05
 
 
 def test_a_teacher_of_another_task_is_refused(teacher: TunedTeacher, small_student: Path, tmp_path: Path):
