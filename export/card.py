@@ -75,16 +75,14 @@ def _how(manifest: Mapping[str, Any]) -> str:
         return f"`{_export(manifest)}`, from weights with sha256 `{made['weights_sha256']}`."
     recipe = made["recipe"]
     if manifest["kind"] == "encoder":
-        grown = before = ""
-        if start := recipe.get("from"):
-            grown, space = f" --from {_start(start)}", f" of space `{start['space']}`" if "space" in start else ""
-            before = f"It began as {_start(start)}{space}, which had learnt from:\n\n{_sources(start['corpus'])}\n\n"
+        start = recipe.get("from", {})
+        grown = f" --from {_start(start)}" if start else ""
         return (
             f"    python -m training distill --recipe training/recipes/{recipe['name']}.toml{grown}\n"
             f"    {_export(manifest)}\n\n"
             f"{made['rows']:,} distinct texts ({made['tokens']:,} tokens), {recipe['optimisation']['epochs']} passes, "
             f"{_losses(recipe)} loss to the teacher's vectors (Wu et al. 2020, arXiv 2004.03097). No task and no "
-            f"labels.\n\n{_sources(recipe['corpus'])}\n\n{before}"
+            f"labels.\n\n{_sources(recipe['corpus'])}\n\n{_before(start)}"
             "`weights.safetensors` holds the same weights in float16, for fine-tuning: "
             f"`python -m training finetune --from models/{manifest['name']} --task sst2`."
         )
@@ -94,6 +92,16 @@ def _how(manifest: Mapping[str, Any]) -> str:
         f"    {_export(manifest)}\n\n"
         f"{made['rows']:,} training rows, {_training(recipe)}. {_rows(manifest)}"
     )
+
+
+def _before(start: Mapping[str, Any]) -> str:
+    """Say which student a distillation went on from, what that had learnt, and so on back to the first."""
+    told, subject = "", "It"
+    while start:
+        space = f" of space `{start['space']}`" if "space" in start else ""
+        told += f"{subject} began as {_start(start)}{space}, which had learnt from:\n\n{_sources(start['corpus'])}\n\n"
+        start, subject = start.get("from", {}), "That one"
+    return told
 
 
 def _sources(corpus: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def distil(
     teacher = load_teacher(recipe.teacher, recipe.corpus.max_tokens)
     if start:
         _require_fitting(start, recipe, teacher)
-    followed = as_dict(recipe) | ({"from": {**start.origin, "corpus": start.corpus}} if start else {})
+    followed = as_dict(recipe) | ({"from": start.lineage} if start else {})
     whose = [teacher.fingerprint, *([start.fingerprint] if start else [])]
     run.start(followed, teacher.tokenizer, chain(whose, texts.items()))
     torch.manual_seed(recipe.seed)

@@ -29,6 +29,7 @@ class Start:
         origin: The sizes, and whatever its recipe and bundle say of it, for the manifest.
         teacher: Of whom it is a student: the installed package, a folder, or a hub id.
         corpus: What it approximated that on, as its recipe says; of one from scratch nothing.
+        before: The lineage of the student that it had itself gone on from; nothing if it began anew.
     """
 
     student: Student
@@ -36,6 +37,12 @@ class Start:
     origin: dict[str, Any]
     teacher: str
     corpus: Mapping[str, Any] = field(default_factory=dict)
+    before: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """Say what it is and had learnt, and what went before, likewise, under `from`: for whoever goes on from it."""
+        return {**self.origin, "corpus": self.corpus} | ({"from": self.before} if self.before else {})
 
     @property
     def fingerprint(self) -> str:
@@ -80,7 +87,7 @@ def load_start(folder: Path) -> Start:
         raise RunError(f"{folder} holds a {facts['kind']}; only a student encoder can be gone on from")
     origin = {"run": folder.name, "shape": recipe["student"], "max_tokens": facts["max_tokens"]}
     student = load_student(recipe["student"], run.weights())
-    return Start(student, run.tokenizer(), origin, recipe["teacher"], recipe["corpus"])
+    return Start(student, run.tokenizer(), origin, recipe["teacher"], recipe["corpus"], recipe.get("from", {}))
 
 
 def _from_bundle(folder: Path) -> Start:
@@ -92,6 +99,6 @@ def _from_bundle(folder: Path) -> Start:
         origin = {"bundle": manifest["name"], "space": manifest["space"], "max_tokens": manifest["max_tokens"]}
         origin["shape"] = recipe["student"]
         student = load_student(recipe["student"], weights)
-        return Start(student, tokenizer, origin, recipe["teacher"], recipe["corpus"])
+        return Start(student, tokenizer, origin, recipe["teacher"], recipe["corpus"], recipe.get("from", {}))
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise RunError(f"{folder} holds no student to go on from: {error!r}") from error

@@ -58,13 +58,20 @@ def test_an_encoders_card_names_the_losses_that_it_was_trained_by():
     assert "2 passes, squared and similarity loss to the teacher's vectors" in card
 
 
-def test_an_encoders_card_says_from_which_student_it_went_on():
-    corpus = {"sources": [{"path": "first.txt", "sentences": 70, "passages": 0, "licence": "CC0"}]}
-    recipe = ENCODER["training"]["recipe"] | {"from": {"bundle": "general", "space": "89ab", "corpus": corpus}}
+def test_an_encoders_card_says_from_which_students_it_went_on():
+    def corpus(path: str) -> dict[str, object]:
+        return {"sources": [{"path": path, "sentences": 70, "passages": 0, "licence": "CC0"}]}
+
+    first = {"run": "further", "corpus": corpus("first.txt")}
+    start = {"bundle": "general", "space": "89ab", "corpus": corpus("second.txt"), "from": first}
+    recipe = ENCODER["training"]["recipe"] | {"from": start}
     card = model_card(ENCODER | {"training": ENCODER["training"] | {"recipe": recipe}})
     assert "--recipe training/recipes/student.toml --from models/general\n" in card
     assert "It began as models/general of space `89ab`, which had learnt from:\n\n| source |" in card
-    assert card.index("| older.txt |") < card.index("It began as") < card.index("| first.txt | CC0 | 70 | 0 |")
+    assert "That one began as runs/further, which had learnt from:\n\n| source |" in card
+    told = ["| older.txt |", "It began as", "| second.txt | CC0 | 70 | 0 |", "That one began as", "| first.txt | CC0 |"]
+    places = [card.index(words) for words in told]
+    assert places == sorted(places)
     assert "It began as" not in model_card(ENCODER)
 
 

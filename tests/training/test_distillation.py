@@ -124,6 +124,8 @@ def test_a_student_goes_on_from_where_another_ended(small_bert: Path, corpus: Pa
         "corpus": run.recipe()["corpus"],
     }
     assert recipe_from(run.recipe(), DistillRecipe) == slow
+    third = load_start(tmp_path / "second").lineage
+    assert (third["run"], third["from"]) == ("second", run.recipe()["from"])
     with pytest.raises(RunError, match="holds a run of another recipe"):
         distil(slow, corpus, tmp_path / "cache", run)
 
