@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -53,12 +53,19 @@ class Run:
         if self._taken():
             raise RunError(f"{self.folder} holds something other than a run: give another --into")
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
+        file = self.folder / "lock"
+        with file.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunError(f"another process is training in {self.folder}: give another --into") from error
-            yield
+            try:
+                yield
+            finally:
+                if list(self.folder.iterdir()) == [file]:  # refused before it began: no trace of it
+                    file.unlink()
+                    with suppress(OSError):
+                        self.folder.rmdir()
 
     def start(self, recipe: Mapping[str, Any], tokenizer: Tokenizer, rows: Iterable[Any]) -> None:
         """Make the folder, or go on in one whose recipe and rows decide the same training.

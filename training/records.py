@@ -31,7 +31,7 @@ def read_records(
     Raises:
         RecordError: a column is missing or stands there twice, a row has another number of fields than a strict reading
             wants, a quote of a CSV is left open or stands where none may, a field of a CSV has over 131,072 characters,
-            or a line is no JSON object of texts and numbers.
+            or a line is no JSON object of texts and numbers, with each key once.
     """
     if form == ".jsonl":
         return _json_lines(lines, columns)
@@ -75,12 +75,20 @@ def _json_lines(lines: Iterable[str], columns: Sequence[str]) -> Iterator[Record
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=_object)
         except ValueError as error:
             raise RecordError(f"line {number} is not JSON: {error}") from error
         if not isinstance(record, dict):
             raise RecordError(f"line {number}: expected an object, found {line.strip()[:40]}")
         yield number, tuple(_text(record, _present(column, record, number), number) for column in columns)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):  # Python's json would silently take the last
+        names = [name for name, _ in pairs]
+        raise ValueError(f"several keys are named {next(name for name in names if names.count(name) > 1)!r}")
+    return record
 
 
 def _text(record: dict[str, Any], column: str, line: int) -> str:

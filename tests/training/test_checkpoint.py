@@ -123,6 +123,18 @@ def test_a_run_that_was_stopped_before_its_first_file_begins_again(tmp_path: Pat
             (run.folder / "recipe.json.draft").write_text("{")
 
 
+def test_a_run_that_is_refused_before_it_begins_leaves_no_folder_and_a_begun_one_stays(tmp_path: Path):
+    run = Run(tmp_path / "runs" / "new")
+    with pytest.raises(RuntimeError, match="no such column"), run.held():
+        raise RuntimeError("no such column")
+    assert not run.folder.exists()
+    with run.held():
+        (run.folder / "recipe.json").write_text("{}")
+    with pytest.raises(RuntimeError, match="killed"), run.held():
+        raise RuntimeError("killed")
+    assert run.recipe() == {}
+
+
 def test_two_processes_never_train_in_one_folder(tmp_path: Path):
     run = Run(tmp_path / "run")
     with run.held():

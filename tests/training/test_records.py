@@ -49,3 +49,10 @@ def test_a_column_that_stands_there_twice_is_refused_where_it_is_asked_for():
     assert list(read_records(".csv", lines, ["text"])) == [(2, ("a",))]
     with pytest.raises(RecordError, match="line 1: several columns are named 'mood'"):
         list(read_records(".csv", lines, ["text", "mood"]))
+
+
+def test_a_key_that_stands_twice_in_an_object_is_refused():
+    table = read_records(".jsonl", ['{"text": "a", "mood": {"text": "b"}}\n', '{"text": "a", "text": "b"}\n'], ["text"])
+    assert next(table) == (1, ("a",))
+    with pytest.raises(RecordError, match="line 2 is not JSON: several keys are named 'text'"):
+        next(table)
