@@ -82,7 +82,7 @@ def compare_file(settings: Settings, threads: int, file: Path, task: str | None)
     """
     limits = Limits(settings.queue_tokens, settings.batch_tokens, settings.batch_rows)
     lines = _read_lines(file)
-    catalogue = load_catalogue(settings.models_dir, limits, threads, Metrics())
+    catalogue = load_catalogue(settings.models_dir, limits, threads, Metrics(), settings.student)
     try:
         pair = find_pair(catalogue, task)
         inputs = [_split(line, pair.takes, file, number) for number, line in lines]

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,8 @@ from app.errors import NotFoundError
 from app.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+STUDENT = "student"  # the folder of the student that serves, unless another is named
 
 # What to run when something is not there.
 BUILD_ENCODER = {"student": "`python -m export student`", "teacher": "`python -m export teacher`"}
@@ -98,38 +100,47 @@ class Catalogue:
                 engine.close()
 
 
-def load_catalogue(models_dir: Path, limits: Limits, threads: int, metrics: Metrics) -> Catalogue:
-    """Read every bundle in a folder, load it and check its canary.
+def load_catalogue(
+    models_dir: Path, limits: Limits, threads: int, metrics: Metrics, student: str = STUDENT
+) -> Catalogue:
+    """Read every bundle in a folder, load those that serve and check their canaries.
 
     Args:
         models_dir: A bundle per subfolder; hidden subfolders are drafts and are passed over.
         limits: For each engine's queue and batches.
         threads: For each engine.
         metrics: Where the engines report.
+        student: Folder of the student that serves, where there are several; another one is loaded only for a task's
+            head that was trained on it.
 
     Raises:
         BundleError: the folder is missing, cannot be read or holds no bundle, a bundle cannot be served, two claim one
             place, a task's base is not there, student and teacher cannot be compared, or a bundle is replaced
             meanwhile. No engine is left open.
     """
-    bundles = _read_bundles(models_dir)
-    _check_teacher(bundles)
+    found = _read_bundles(models_dir)
+    encoders = _by_role(found, student)
+    _check_teacher(encoders)
+    heads = [bundle for bundle in found if bundle.manifest.kind != "encoder"]
+    graphs = {bundle.path(MODEL) for bundle in (*encoders.values(), *heads)}
+    used = [bundle for bundle in found if bundle.manifest.kind != "encoder" or bundle.path(MODEL) in graphs]
+    for bundle in found:
+        if bundle not in used:
+            logger.info("not loaded: %s, since UNDERSTUDY_STUDENT names another student", bundle.folder)
     engines: list[Engine] = []
     try:
-        for bundle in bundles:
+        for bundle in used:
             if bundle.has_encoder:
                 engines.append(Engine(bundle, limits, threads, metrics))
                 logger.info("loaded %s", bundle.folder)
-        encoders = _by_role(engine for engine in engines if engine.manifest.kind == "encoder")
-        heads = [bundle for bundle in bundles if bundle.manifest.kind != "encoder"]
         by_graph = {engine.bundle.path(MODEL): engine for engine in engines}
         tasks = _by_task(Task(bundle, by_graph[bundle.path(MODEL)]) for bundle in heads)
-        _check_unchanged(bundles)
+        _check_unchanged(found)
     except BaseException:
         for engine in engines:
             engine.close()
         raise
-    return Catalogue(encoders, tasks, engines, bundles)
+    return Catalogue({role: by_graph[one.path(MODEL)] for role, one in encoders.items()}, tasks, engines, used)
 
 
 def _check_role(role: str) -> None:
@@ -153,9 +164,8 @@ def _read_bundles(models_dir: Path) -> list[Bundle]:
     return read_bundles(folders)
 
 
-def _check_teacher(bundles: Iterable[Bundle]) -> None:
+def _check_teacher(encoders: Mapping[str, Bundle]) -> None:
     """Hold the student's teacher, as its manifest names it, against the one beside it."""
-    encoders = {bundle.manifest.role: bundle for bundle in bundles if bundle.manifest.kind == "encoder"}
     if encoders.keys() != {"student", "teacher"}:
         return
     student, teacher = encoders["student"], encoders["teacher"]
@@ -180,13 +190,24 @@ def _check_unchanged(bundles: Iterable[Bundle]) -> None:
             raise BundleError(f"{bundle.folder} was replaced while it was read; reload once all bundles are in place")
 
 
-def _by_role(engines: Iterable[Engine]) -> dict[str, Engine]:
-    found: dict[str, Engine] = {}
-    for engine in engines:
-        other = found.setdefault(engine.manifest.role, engine)
-        if other is not engine:
-            raise BundleError(f"{other.bundle.folder} and {engine.bundle.folder} both are the {engine.manifest.role}")
-    return found
+def _by_role(bundles: Iterable[Bundle], student: str) -> dict[str, Bundle]:
+    """Give the encoder that serves in each role: the only one, or of several students the one that is named."""
+    found: dict[str, list[Bundle]] = {}
+    for bundle in bundles:
+        if bundle.manifest.kind == "encoder":
+            found.setdefault(bundle.manifest.role, []).append(bundle)
+    named = [bundle for bundle in found.get("student", []) if bundle.folder.name == student]
+    if named:
+        found["student"] = named
+    elif student != STUDENT:
+        there = ", ".join(bundle.folder.name for bundle in found.get("student", [])) or "none"
+        raise BundleError(f"UNDERSTUDY_STUDENT is {student}, and no such student is there; there are: {there}")
+    for role, several in found.items():
+        if len(several) > 1:
+            folders = " and ".join(str(bundle.folder) for bundle in several)
+            choice = "; UNDERSTUDY_STUDENT names the one that serves" if role == "student" else ""
+            raise BundleError(f"{folders} each are the {role}{choice}")
+    return {role: several[0] for role, several in found.items()}
 
 
 def _by_task(tasks: Iterable[Task]) -> dict[tuple[str, str], Task]:

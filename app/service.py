@@ -125,7 +125,12 @@ class Service:
             catalogue, refusal = None, None
             try:
                 catalogue = await asyncio.to_thread(
-                    load_catalogue, self.settings.models_dir, self._limits, self._threads, self.metrics
+                    load_catalogue,
+                    self.settings.models_dir,
+                    self._limits,
+                    self._threads,
+                    self.metrics,
+                    self.settings.student,
                 )
             except BundleError as error:
                 refusal = str(error)

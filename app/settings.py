@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     )
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
     models_dir: Annotated[Path, Field(description="Folder with one bundle per subfolder.")] = Path("models")
+    student: Annotated[
+        str, Field(min_length=1, description="Its subfolder with the student that serves, where several are there.")
+    ] = "student"
     workers: Annotated[Count, Field(description="Processes. One is best for few cores: they share no model.")] = 1
     threads: Annotated[
         int, Field(ge=0, description="Batches in flight per model and process; 0: cores divided by workers.")

@@ -7,6 +7,7 @@ import pytest
 from bundles import write_encoder, write_task
 
 from app.__main__ import main
+from app.bundle import BundleError
 from app.comparison import InputError, compare_file
 from app.errors import NotFoundError
 from app.settings import Settings
@@ -108,6 +109,11 @@ def test_the_command_prints_the_table_or_one_clear_line(
     assert error.count("\n") == 1
     assert main(["compare", str(lines.parent / "none")]) == 1
     assert "cannot be read: No such file" in capsys.readouterr().err
+
+
+def test_the_student_that_serves_is_compared(models_dir: Path, lines: Path) -> None:
+    with pytest.raises(BundleError, match="UNDERSTUDY_STUDENT is other, and no such student is there"):
+        compare_file(Settings(models_dir=models_dir, student="other"), 1, lines, None)
 
 
 def test_a_reader_who_has_seen_enough_is_no_error(models_dir: Path, lines: Path) -> None:

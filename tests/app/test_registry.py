@@ -19,8 +19,8 @@ def load(tmp_path: Path):
     """Load the test's models folder; what was opened is closed after it."""
     loaded: list[Catalogue] = []
 
-    def load() -> Catalogue:
-        loaded.append(load_catalogue(tmp_path, Limits(1000, 1000, 10), 1, Metrics()))
+    def load(**choice: str) -> Catalogue:
+        loaded.append(load_catalogue(tmp_path, Limits(1000, 1000, 10), 1, Metrics(), **choice))
         return loaded[-1]
 
     yield load
@@ -48,6 +48,38 @@ def test_a_task_with_a_graph_of_its_own_on_its_bases_embeddings_has_an_engine_of
     assert mood.engine is not catalogue.encoder("student")
     asked = [("good film",), ("zebra",)]
     assert np.array_equal(mood.score_now(asked), whole.score_now(asked))
+
+
+def test_of_several_students_one_serves_and_another_is_loaded_only_for_its_heads(tmp_path: Path, load) -> None:
+    student, large = write_encoder(tmp_path), write_encoder(tmp_path, name="large", space="0" * 16)
+    catalogue = load()
+    assert catalogue.encoder("student").bundle == student
+    assert catalogue.bundles == [student]
+    catalogue = load(student="large")
+    assert catalogue.encoder("student").bundle == large
+    assert [engine.bundle for engine in catalogue.engines] == [large]
+    write_task(tmp_path, "mood", base=student)
+    catalogue = load(student="large")
+    assert catalogue.encoder("student").bundle == large
+    assert catalogue.task("mood", "student").engine.bundle == student
+    assert np.isfinite(catalogue.task("mood", "student").score_now([("good film",)])).all()
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({}, "large and /small each are the student; UNDERSTUDY_STUDENT names the one that serves"),
+        ({"student": "larger"}, "UNDERSTUDY_STUDENT is larger, and no such student is there; there are: large, small"),
+    ],
+)
+def test_a_student_that_is_not_told_from_others_or_not_there_is_refused(
+    tmp_path: Path, load, choice: dict[str, str], message: str
+) -> None:
+    write_encoder(tmp_path, name="large")
+    write_encoder(tmp_path, name="small")
+    with pytest.raises(BundleError) as refusal:
+        load(**choice)
+    assert message in str(refusal.value).replace(str(tmp_path), "")
 
 
 @pytest.mark.parametrize(
@@ -201,9 +233,9 @@ def head_as_encoder(models_dir: Path) -> None:
     rewrite(student, model_onnx=head.read_bytes())
 
 
-def two_students(models_dir: Path) -> None:
-    write_encoder(models_dir)
-    write_encoder(models_dir, name="other")
+def two_teachers(models_dir: Path) -> None:
+    write_encoder(models_dir, role="teacher")
+    write_encoder(models_dir, role="teacher", name="other")
 
 
 def no_base(models_dir: Path) -> None:
@@ -234,7 +266,7 @@ def another_ones_teacher(models_dir: Path) -> None:
         (not_json, "manifest.json is not valid"),
         (no_tokenizer, "tokenizer.json is not a tokenizer"),
         (head_as_encoder, "takes ['vectors']; expected ['input_ids', 'lengths']"),
-        (two_students, "both are the student"),
+        (two_teachers, "teacher each are the teacher"),
         (no_base, "and no bundle beside it has it"),
         (another_ones_teacher, "teacher is not the teacher of"),
     ],

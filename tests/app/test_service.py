@@ -57,6 +57,12 @@ def test_it_is_alive_at_once_and_ready_once_its_models_are(serve: Serve, models_
         assert encode(client).status_code == 200
 
 
+def test_the_student_that_is_asked_for_serves(serve: Serve, tmp_path: Path) -> None:
+    student, other = write_encoder(tmp_path), write_encoder(tmp_path, name="other", space="0" * 16)
+    assert encode(serve(models_dir=tmp_path)).json()["space"] == student.manifest.space
+    assert encode(serve(models_dir=tmp_path, student="other")).json()["space"] == other.manifest.space
+
+
 def test_a_bundle_that_cannot_be_served_keeps_it_from_being_ready(serve: Serve, tmp_path: Path) -> None:
     client = serve(models_dir=tmp_path)
     assert client.app.state.service.failure == f"{tmp_path} holds no bundle; `python -m export student` builds one"
