@@ -1,7 +1,7 @@
 """Approximation: teach the student the teacher's sentence vectors on open text, without any task."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from training.store import Keys
 from training.student import build_student
 from training.targets import Targets, label
 from training.teacher import Teacher, load_teacher
+from training.widening import widened
 
 
 def distil(
@@ -54,7 +55,10 @@ def distil(
     whose = [teacher.fingerprint, *([start.fingerprint] if start else [])]
     run.start(followed, teacher.tokenizer, chain(whose, texts.items()))
     torch.manual_seed(recipe.seed)
-    student = start.student if start else build_student(recipe.student, teacher.word_embeddings(), teacher.width)
+    if start:
+        student = widened(start.student, recipe.student)
+    else:
+        student = build_student(recipe.student, teacher.word_embeddings(), teacher.width)
     teacher.encoder.to(peers.device)
     with peers.one_after_the_other():
         targets = label(teacher, list(texts), teacher.max_tokens, cache)
@@ -101,8 +105,10 @@ def _require_fitting(start: Start, recipe: DistillRecipe, teacher: Teacher) -> N
         raise RecipeError(f"the student to go on from reads other tokens than the teacher, {teacher.name}")
     if (width := start.student.projection.out_features) != teacher.width:
         raise RecipeError(f"the student to go on from gives {width} numbers, and the teacher {teacher.width}")
-    if (own := StudentShape(**start.origin["shape"])) != recipe.student:
-        raise RecipeError(f"the student to go on from has the shape {own}: the recipe's [student] must say the same")
+    own = StudentShape(**start.origin["shape"])
+    if replace(own, hidden=recipe.student.hidden) != recipe.student or recipe.student.hidden < own.hidden:
+        wanted = "the recipe's [student] must say the same, or more hidden states"
+        raise RecipeError(f"the student to go on from has the shape {own}: {wanted}")
     if (held_out := start.corpus["held_out"]) < recipe.corpus.held_out:
         raise RecipeError(
             f"the student to go on from held out {held_out} of its texts: corpus.held_out is at most that"

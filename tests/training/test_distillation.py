@@ -130,6 +130,20 @@ def test_a_student_goes_on_from_where_another_ended(small_bert: Path, corpus: Pa
         distil(slow, corpus, tmp_path / "cache", run)
 
 
+def test_a_larger_student_begins_as_the_smaller_one_that_it_goes_on_from(
+    small_bert: Path, corpus: Path, tmp_path: Path
+):
+    first = distil(recipe(small_bert), corpus, tmp_path / "cache", Run(tmp_path / "first"))
+    larger = replace(recipe(small_bert, epochs=1), student=StudentShape(embedding=16, hidden=24))
+    slow = replace(larger, optimisation=replace(larger.optimisation, learning_rate=1e-9))  # as good as none
+    start = load_start(tmp_path / "first")
+    found = distil(slow, corpus, tmp_path / "cache", Run(tmp_path / "slow"), start=start)
+    assert found == pytest.approx(first, abs=1e-5)
+    assert load_start(tmp_path / "slow").student.lstm.hidden_size == 24
+    better = distil(larger, corpus, tmp_path / "cache", Run(tmp_path / "larger"), start=start)
+    assert better["held_out_cosine"] != pytest.approx(first["held_out_cosine"], abs=1e-5)
+
+
 def test_a_student_whose_weights_have_changed_is_another_start(small_bert: Path, corpus: Path, tmp_path: Path):
     distil(recipe(small_bert, epochs=1), corpus, tmp_path / "cache", Run(tmp_path / "first"))
     start, run = load_start(tmp_path / "first"), Run(tmp_path / "second")
@@ -143,7 +157,7 @@ def test_a_student_whose_weights_have_changed_is_another_start(small_bert: Path,
 def test_a_student_that_does_not_fit_is_no_start(small_bert: Path, small_student: Path, corpus: Path, tmp_path: Path):
     start, how, run = load_start(small_student), recipe(small_bert), Run(tmp_path / "run")
     other = replace(how, student=StudentShape(embedding=16, hidden=8))
-    with pytest.raises(RecipeError, match=r"has the shape .*hidden=16.*the recipe's .student. must say the same"):
+    with pytest.raises(RecipeError, match=r"has the shape .*hidden=16.*must say the same, or more"):
         distil(other, corpus, tmp_path, run, start=start)
     narrow = load_start(small_student)
     narrow.student.projection = torch.nn.Linear(96, 8)
