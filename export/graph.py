@@ -29,6 +29,7 @@ EXAMPLE_TOKEN = 1
 INITIAL_STATES = 5  # the place of the first of them among an LSTM's inputs
 ROWS_AND_TOKENS = {"input_ids": {0: "rows", 1: "tokens"}, "lengths": {0: "rows"}, "vectors": {0: "rows"}}
 
+HEADS = "/heads/"  # what the exporter's names of their nodes begin with
 TABLE = (EMBEDDING_NAME, "embedding.weight_scale", "embedding.weight_zero_point")  # as the quantiser names them
 
 # Only the TorchScript exporter gives an LSTM its lengths. It warns of its age, and of branches that tracing fixes and
@@ -81,8 +82,8 @@ def equalised(student: Student) -> Student:
     for name, weights in student.lstm.named_parameters():
         if name.startswith("weight_ih_l0"):  # of both directions
             weights.mul_(largest)
-    if "embedding" in student.pooling:
-        student.weights_of("embedding").mul_(largest)
+    if "embedding" in student.shape.pooling:
+        student.weights_of("embedding").mul_(largest.repeat(1 + student.shape.heads))
     return student
 
 
@@ -96,7 +97,8 @@ def quantise(graph: bytes) -> bytes:
 
     Weights take 7 of the 8 bits: CPUs with AVX2 but without VNNI add pairs of 8-bit products in 16 bits, which
     saturates with full-range weights and moves vectors over ten times as far as the lost bit does (training/LOG.md).
-    The weights of tokens stay in float32: they are few, and each counts for a whole vector.
+    The weights of tokens stay in float32: they are few, and each counts for a whole vector. So do heads, for which all
+    states would have to be quantised.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet_quantiser():
         target = Path(folder) / "int8.onnx"
@@ -108,7 +110,9 @@ def quantise(graph: bytes) -> bytes:
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[node.name for node in model.graph.node if single.intersection(node.input)],
+            nodes_to_exclude=[
+                node.name for node in model.graph.node if single.intersection(node.input) or node.name.startswith(HEADS)
+            ],
         )
         return _canonical(target.read_bytes())
 

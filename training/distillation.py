@@ -1,7 +1,7 @@
 """Approximation: teach the student the teacher's sentence vectors on open text, without any task."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
@@ -17,13 +17,13 @@ from training.linear_start import linear_start, start_from
 from training.loop import fit, parameter_groups
 from training.losses import Loss, mixture
 from training.peers import ALONE, Peers
-from training.recipe import DistillRecipe, RecipeError, StudentShape, as_dict
+from training.recipe import DistillRecipe, RecipeError, as_dict
 from training.start import Start
 from training.store import Keys
 from training.student import build_student
 from training.targets import Targets, label
 from training.teacher import Teacher, load_teacher
-from training.widening import widened
+from training.widening import widened, widens_to
 
 
 def distil(
@@ -105,10 +105,9 @@ def _require_fitting(start: Start, recipe: DistillRecipe, teacher: Teacher) -> N
         raise RecipeError(f"the student to go on from reads other tokens than the teacher, {teacher.name}")
     if (width := start.student.projection.out_features) != teacher.width:
         raise RecipeError(f"the student to go on from gives {width} numbers, and the teacher {teacher.width}")
-    own = StudentShape(**start.origin["shape"])
-    if replace(own, hidden=recipe.student.hidden) != recipe.student or recipe.student.hidden < own.hidden:
-        wanted = "the recipe's [student] must say the same, or more hidden states"
-        raise RecipeError(f"the student to go on from has the shape {own}: {wanted}")
+    if not widens_to(start.student.shape, recipe.student):
+        wanted = "the recipe's [student] must say the same, or more states or heads"
+        raise RecipeError(f"the student to go on from has the shape {start.student.shape}: {wanted}")
     if (held_out := start.corpus["held_out"]) < recipe.corpus.held_out:
         raise RecipeError(
             f"the student to go on from held out {held_out} of its texts: corpus.held_out is at most that"

@@ -82,7 +82,7 @@ def start_from(student: Student, start: LinearStart) -> None:
     student.token_weight.weight.copy_(sizes / scale)
     student.projection.bias.copy_(start.bias)
     student.projection.weight.zero_()
-    weights.copy_(start.projection * scale)
+    weights[:, : start.projection.shape[1]] = start.projection * scale
 
 
 def _token_vectors(teacher: Teacher) -> Tensor:

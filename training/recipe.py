@@ -88,13 +88,20 @@ class StudentShape:
     """Sizes of the BiLSTM: `embedding` per token, `hidden` per direction; `pooling`, whose results stand side by side.
 
     All poolings but one are of the BiLSTM's states. `embedding` is the mean of the token embeddings past the BiLSTM,
-    each times a weight of its token: the linear part of what there is to learn, which is fitted before the rest.
+    each times a weight of its token: the linear part of what there is to learn, which is fitted before the rest. Beside
+    it stand the means of so many `heads`, in each of which a token's state changes its weight.
     """
 
     embedding: Size = 256
     hidden: Size = 256
     layers: Size = 1
     pooling: Annotated[tuple[Pooling, ...], Field(min_length=1)] = ("attention", "max", "mean")
+    heads: Count = 0
+
+    def __post_init__(self) -> None:
+        """Refuse heads of a pooling that is not there."""
+        if self.heads and "embedding" not in self.pooling:
+            raise ValueError("heads belong to the pooling `embedding`, which is not there")
 
 
 @dataclass(frozen=True, config=STRICT)

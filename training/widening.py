@@ -1,4 +1,4 @@
-"""A student with more states that answers as before: where a smaller one has arrived, a larger one begins."""
+"""A larger student that answers as before: where a smaller one has arrived, a larger one begins."""
 
 from dataclasses import replace
 
@@ -11,24 +11,29 @@ from training.student import Student
 GATES = 4
 
 
+def widens_to(own: StudentShape, shape: StudentShape) -> bool:
+    """Tell whether a shape has more states per direction or more heads than another, or as many, and all else alike."""
+    alike = replace(own, hidden=shape.hidden, heads=shape.heads) == shape
+    return alike and own.hidden <= shape.hidden and own.heads <= shape.heads
+
+
 @torch.no_grad()
 def widened(student: Student, shape: StudentShape) -> Student:
-    """Give a student with more states per direction, and the same vectors (after Chen et al. 2016, arXiv 1511.05641).
+    """Give a student of a larger shape, and the same vectors (after Chen et al. 2016, arXiv 1511.05641).
 
-    The states that there are keep their weights, and read nothing of the new ones; no more does the pooling or the
-    projection. New states begin at random, as PyTorch has it: copies, as in the paper, would learn alike.
+    What there is keeps its weights, and reads nothing of the new states and heads. These begin at random, as PyTorch
+    has it: copies, as in the paper, would learn alike.
 
     Args:
         student: Stays as it is.
-        shape: As the student's, but for `hidden`.
+        shape: One that the student's widens to.
 
     Raises:
-        ValueError: they differ in something else, or `hidden` is smaller.
+        ValueError: it does not.
     """
-    old, new = student.lstm.hidden_size, shape.hidden
-    own = StudentShape(student.lstm.input_size, old, student.lstm.num_layers, student.pooling)
-    if replace(own, hidden=new) != shape or new < old:
-        raise ValueError(f"a student of shape {own} does not widen to {shape}")
+    if not widens_to(student.shape, shape):
+        raise ValueError(f"a student of shape {student.shape} does not widen to {shape}")
+    old, new = student.shape.hidden, shape.hidden
     wide = Student(shape, student.embedding.num_embeddings, student.projection.out_features)
     gates = torch.cat([torch.arange(old) + gate * new for gate in range(GATES)])
     for name, weight in student.state_dict().items():
@@ -44,14 +49,15 @@ def widened(student: Student, shape: StudentShape) -> Student:
 
 def _columns(name: str, student: Student, wide: Student) -> Tensor:
     """Give the places, in the wide student's matrix of this name, of the other's columns."""
-    old, new = student.lstm.hidden_size, wide.lstm.hidden_size
+    old, new = student.shape.hidden, wide.shape.hidden
     states = torch.cat([torch.arange(old), torch.arange(old) + new])  # of both directions
     if name.startswith("lstm.weight_hh"):
         return torch.arange(old)
-    if name == "attention.weight" or (name.startswith("lstm.weight_ih") and "_l0" not in name):
+    if name in ("attention.weight", "heads.weight") or (name.startswith("lstm.weight_ih") and "_l0" not in name):
         return states
     if name == "projection.weight":
         firsts = torch.tensor([0, *wide.widths]).cumsum(0).tolist()
-        parts = [torch.arange(student.lstm.input_size) if kind == "embedding" else states for kind in wide.pooling]
+        embedded = torch.arange(student.shape.embedding * (1 + student.shape.heads))
+        parts = [embedded if kind == "embedding" else states for kind in wide.shape.pooling]
         return torch.cat([part + first for part, first in zip(parts, firsts, strict=False)])
     return torch.arange(student.get_parameter(name).shape[1])

@@ -22,9 +22,13 @@ from training.teacher import TeacherEncoder, load_teacher
 ROWS = [[2, 7, 8, 9, 3], [2, 3], [2, 5, 6, 5, 6, 5, 3], [2, 9, 3]]
 
 
-def student() -> Student:
+PLAIN = StudentShape(embedding=16, hidden=16)
+WITH_HEADS = StudentShape(embedding=16, hidden=16, pooling=("attention", "embedding"), heads=2)
+
+
+def student(shape: StudentShape = PLAIN) -> Student:
     torch.manual_seed(0)
-    return Student(StudentShape(embedding=16, hidden=16), vocabulary=30, width=12).eval()
+    return Student(shape, vocabulary=30, width=12).eval()
 
 
 def session(folder: Path, graph: bytes) -> EncoderSession:
@@ -38,8 +42,11 @@ def test_real_lengths_reach_the_lstm():
     assert lstm.input[4], "without sequence_lens the reverse pass reads padding"
 
 
-def test_a_row_gets_the_same_vector_alone_and_in_any_order_among_any_neighbours(tmp_path: Path):
-    model = student()
+@pytest.mark.parametrize("make", [student, partial(student, WITH_HEADS)])
+def test_a_row_gets_the_same_vector_alone_and_in_any_order_among_any_neighbours(
+    tmp_path: Path, make: Callable[[], Student]
+):
+    model = make()
     served = session(tmp_path, encoder_graph(model))
     expected = encode(model, ROWS)
     assert np.allclose(served.run(ROWS), expected, atol=1e-6)
@@ -69,16 +76,19 @@ def test_a_graph_takes_over_the_embeddings_of_another(tmp_path: Path):
     assert np.allclose(session(tmp_path, taken).run(ROWS), encode(student(), ROWS), atol=0.02)
 
 
-@pytest.mark.parametrize("pooling", [("attention", "mean", "embedding"), ("max",)])
-def test_a_student_with_one_dimension_of_large_embeddings_loses_little_in_int8(tmp_path: Path, pooling: tuple):
-    torch.manual_seed(0)
-    model = Student(StudentShape(embedding=16, hidden=16, pooling=pooling), vocabulary=30, width=12).eval()
+@pytest.mark.parametrize(
+    ("pooling", "heads"), [(("attention", "mean", "embedding"), 0), (("attention", "embedding"), 2), (("max",), 0)]
+)
+def test_a_student_with_one_dimension_of_large_embeddings_loses_little_in_int8(
+    tmp_path: Path, pooling: tuple, heads: int
+):
+    model = student(StudentShape(embedding=16, hidden=16, pooling=pooling, heads=heads))
     expected = encode(model, ROWS)
     with torch.no_grad():  # the same student, were it not for int8
         model.embedding.weight[:, 3] *= 300
         readers = [model.lstm.weight_ih_l0, model.lstm.weight_ih_l0_reverse]
         for weights in [*readers, *([model.weights_of("embedding")] if "embedding" in pooling else [])]:
-            weights[:, 3] /= 300
+            weights[:, 3::16] /= 300
     assert np.allclose(session(tmp_path, encoder_graph(model)).run(ROWS), expected, atol=1e-6)
     answers = np.concatenate([session(tmp_path, quantise(encoder_graph(model))).run([row]) for row in ROWS])
     assert (answers * expected).sum(axis=1).min() > 0.995
@@ -91,6 +101,13 @@ def test_the_weights_of_tokens_keep_their_precision_in_int8():
     found = [onnx.numpy_helper.to_array(one) for one in graph.initializer]
     assert [one.dtype.itemsize for one in found if one.shape == (30, 16)] == [1]
     assert [one.tolist() for one in found if one.shape == (30, 1)] == [model.token_weight.weight.tolist()]
+
+
+def test_heads_keep_their_precision_in_int8_so_that_states_are_read_as_they_are():
+    graph = onnx.load_model_from_string(quantise(encoder_graph(student(WITH_HEADS)))).graph
+    assert [one.data_type for one in graph.initializer if list(one.dims) == [32, 2]] == [onnx.TensorProto.FLOAT]
+    (states,) = [node.output[0] for node in graph.node if node.op_type == "Reshape"]
+    assert [node.op_type for node in graph.node if states in node.input and "Quantize" in node.op_type] == []
 
 
 @pytest.mark.parametrize("layers", [1, 2])

@@ -73,6 +73,10 @@ def test_what_is_left_out_has_a_default(tmp_path: Path):
         (("[student]", "[student"), "not TOML"),
         (("[student]", "[loss]\ncosine = 0\n[student]"), "loss: .*at least one loss"),
         (("[student]", '[student]\npooling = ["median"]'), "student.pooling"),
+        (
+            ("[student]", '[student]\npooling = ["mean"]\nheads = 2'),
+            "student: .*the pooling `embedding`",
+        ),
     ],
 )
 def test_an_error_names_the_file_and_the_key(tmp_path: Path, change: tuple[str, str], message: str):

@@ -36,7 +36,7 @@ def test_a_vector_depends_on_the_order_of_tokens():
 
 def test_each_pooling_is_what_its_name_says():
     embedded = torch.tensor([[[7.0]], [[8.0]]])  # two tokens, one row, one number
-    weights = torch.tensor([[2.0, 0.5]])
+    weights = torch.tensor([[[2.0], [0.5]]])
     states = torch.tensor([[[1.0, -1.0]], [[3.0, -5.0]]])  # two tokens, one row, two states
     query = torch.tensor([[100.0, 0.0]])  # attends to the second token alone
     found = pool(("attention", "max", "embedding", "mean"), embedded, weights, states, query)
@@ -59,6 +59,23 @@ def test_a_student_pools_what_it_is_told_to(pooling: tuple[Pooling, ...], width:
     with torch.inference_mode():
         together = model(padded, torch.tensor([4, 2]))
     assert np.allclose(together, encode(model, [[2, 7, 7, 3], [2, 3]]), atol=1e-6)
+
+
+def test_heads_weigh_embeddings_by_token_and_state():
+    torch.manual_seed(0)
+    model = Student(StudentShape(embedding=6, hidden=5, pooling=("embedding",), heads=2), vocabulary=20, width=8).eval()
+    torch.nn.init.uniform_(model.token_weight.weight)
+    rows = [[2, 7, 7, 3], [2, 3]]
+    with torch.inference_mode():
+        embedded = model.embedding(torch.tensor(rows[0]))  # (tokens, embedding)
+        weights = model.token_weight(torch.tensor(rows[0]))
+        changed = weights * model.heads(model.lstm(embedded)[0])  # (tokens, heads)
+        means = [(share.unsqueeze(1) * embedded).mean(dim=0) for share in (weights[:, 0], *changed.t())]
+        expected = torch.nn.functional.normalize(model.projection(torch.cat(means)), dim=0)
+        padded = torch.tensor([[2, 7, 7, 3], [2, 3, 0, 0]])
+        together = model(padded, torch.tensor([4, 2]))
+    assert np.allclose(together[0], expected, atol=1e-6)
+    assert np.allclose(together, encode(model, rows), atol=1e-6)
 
 
 def test_the_embedding_starts_as_the_teachers_reduced_by_pca():
