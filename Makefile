@@ -44,21 +44,19 @@ distill: DISTILL := $(BIN)/python -m training distill --recipe training/recipes
 distill: $(VENV)/training ## the shipped student anew, from DATA_DIR (hours on a CPU; resumes)
 	@$(DISTILL)/student.toml
 	@$(DISTILL)/further.toml --from runs/student
+	@$(DISTILL)/heads.toml --from runs/further
 
 tasks: FINETUNE := $(BIN)/python -m training finetune --task
 tasks: $(VENV)/training ## the shipped tasks anew, from models/student and DATA_DIR (hours on a CPU, most of it teachers)
 	@$(BIN)/python -m training finetune-teacher --task sst2
-	@$(BIN)/python -m training finetune-teacher --task sst2 --seed 2 --into runs/sst2-teacher-2
-	@$(BIN)/python -m training finetune-teacher --task sst2 --seed 3 --into runs/sst2-teacher-3
 	@$(BIN)/python -m training finetune-teacher --task cola
-	@$(FINETUNE) sst2 --teacher runs/sst2-teacher runs/sst2-teacher-2 runs/sst2-teacher-3 \
-		--transfer $(DATA_DIR)/corpus/nltk_movie_reviews.txt.xz
+	@$(FINETUNE) sst2 --teacher runs/sst2-teacher --transfer $(DATA_DIR)/corpus/nltk_movie_reviews.txt.xz
 	@$(FINETUNE) cola --teacher runs/cola-teacher --augment 10
 	@$(FINETUNE) mrpc
 	@$(FINETUNE) stsb
 	@$(FINETUNE) snips --recipe training/recipes/snips.toml --train $(SNIPS)/train.tsv --dev $(SNIPS)/valid.tsv --text text
 
-$(EXPORT): STUDENT := $(firstword $(wildcard runs/further runs/student))
+$(EXPORT): STUDENT := $(firstword $(wildcard runs/heads runs/further runs/student))
 $(EXPORT): $(VENV)/training ## models/ from runs/
 	@# where none was distilled, the tasks grew from the student that is there
 	@$(if $(STUDENT),$(BIN)/python -m export student --run $(STUDENT) --bundle models/student)

@@ -101,6 +101,7 @@ def finetune(
         "encoder": rate * recipe.encoder_rate,
         "encoder.embedding": rate * recipe.embedding_rate,
         "encoder.token_weight": rate * recipe.embedding_rate,
+        "encoder.heads": rate * recipe.embedding_rate,
         "head": rate,
     }
     return fit_task(model, recipe, rates, lengths, loss_of, scored, run, peers)

@@ -198,8 +198,8 @@ class FinetuneRecipe:
     Attributes:
         encoder_rate: Learning rate of the encoder as a share of the head's; 0 freezes the encoder: the head
             alone is then fitted, at once, and the other settings do not matter.
-        embedding_rate: That of the encoder's token embeddings and token weights, likewise; 0 leaves them as they are,
-            and the task's bundle shares its student's table, which is most of an encoder.
+        embedding_rate: That of the encoder's token embeddings, token weights and heads, likewise; 0 leaves them as they
+            are, and the task's bundle shares its student's table, which is most of an encoder.
         dropout: On the sentence vector, in training only.
         licence: Of the rows, or of those without labels, where it is not known already; for the model card.
     """

@@ -79,14 +79,15 @@ def test_a_frozen_encoder_keeps_its_weights_and_its_head_learns(small_student: P
 def test_an_embedding_is_learnt_where_it_has_a_rate(small_student: Path, tmp_path: Path, rate: float):
     run, start = Run(tmp_path / "mood"), load_start(small_student)
     vocabulary, width = start.student.embedding.num_embeddings, start.student.projection.out_features
-    shape = StudentShape(embedding=8, hidden=8, pooling=("mean", "embedding"))
+    shape = StudentShape(embedding=8, hidden=8, pooling=("mean", "embedding"), heads=2)
     start = replace(start, student=Student(shape, vocabulary, width))
     before = copy.deepcopy(start.student.state_dict())
     how = replace(recipe(), embedding_rate=rate, optimisation=Optimisation(epochs=1, learning_rate=1e-2))
     finetune(how, MOOD, FILMS, FILMS, start, run)
     changed = {name for name, weight in before.items() if not torch.equal(run.weights()[f"encoder.{name}"], weight)}
     learnt = set(before) - {"attention.weight"}  # of another pooling
-    assert changed == (learnt if rate else learnt - {"embedding.weight", "token_weight.weight"})
+    kept = {"embedding.weight", "token_weight.weight", "heads.weight", "heads.bias"}
+    assert changed == (learnt if rate else learnt - kept)
 
 
 def test_a_regression_on_pairs_is_learnt(small_student: Path, tmp_path: Path):

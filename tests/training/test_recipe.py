@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from training.recipe import (
     decisive,
     read_recipe,
 )
+from training.widening import widens_to
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 
@@ -35,8 +37,10 @@ def written(folder: Path, text: str) -> Path:
 
 def test_the_shipped_recipes_can_be_read():
     assert read_recipe(RECIPES / "student.toml", DistillRecipe).student.hidden == 256
-    steps = [read_recipe(RECIPES / f"{name}.toml", DistillRecipe) for name in ("student", "further", "domain")]
-    assert len({(step.student, step.corpus.held_out) for step in steps}) == 1  # each goes on from the one before
+    names = ("student", "further", "heads", "domain")  # each goes on from the one before
+    steps = [read_recipe(RECIPES / f"{name}.toml", DistillRecipe) for name in names]
+    assert all(widens_to(step.student, later.student) for step, later in pairwise(steps))
+    assert len({step.corpus.held_out for step in steps}) == 1
     assert read_recipe(RECIPES / "sst2.toml", FinetuneRecipe).name == "sst2"
     assert read_recipe(RECIPES / "task.toml", FinetuneRecipe).distillation.kind == "logits"
     for name in ("task-teacher", "sst2-teacher"):
@@ -94,7 +98,7 @@ def test_task_distillation_that_cannot_be_is_refused(tmp_path: Path, line: str):
 
 
 def test_the_licence_of_every_text_that_the_shipped_student_reads_is_known():
-    for step in ("student", "further"):
+    for step in ("student", "further", "heads"):
         sources = read_recipe(RECIPES / f"{step}.toml", DistillRecipe).corpus.sources
         assert [source.path for source in sources if not source.licence] == []
 
