@@ -112,6 +112,7 @@ class Manifest(BaseModel):
     Attributes:
         name: The bundle's name; a task's name is its route, /classify/<name>.
         inputs: One text; a pair encoded apart, (u, v) to the head; or a pair joined into one row.
+        symmetric: Of pairs encoded apart: whether their order means nothing, and the head answers both alike.
         dimensions: Length of a sentence vector.
         max_tokens: Longest row that the encoder takes, special tokens included.
         vocabulary: Token ids run from 0 to this, exclusive.
@@ -136,6 +137,7 @@ class Manifest(BaseModel):
     role: Role
     kind: Literal["encoder", "classifier", "regressor"]
     inputs: Inputs = "text"
+    symmetric: bool = False
     dimensions: Annotated[int, Field(ge=1)]
     max_tokens: Annotated[int, Field(ge=3)]
     vocabulary: Annotated[int, Field(ge=1)]
@@ -166,6 +168,8 @@ class Manifest(BaseModel):
             raise ValueError(f"a task bundle has {MODEL} and {TOKENIZER} of its own, or a base")
         if self.base and not self.files.keys().isdisjoint({TOKENIZER, EMBEDDING}):
             raise ValueError(f"a task bundle with a base takes {TOKENIZER} and {EMBEDDING} from it")
+        if self.symmetric and self.inputs != "pair_apart":
+            raise ValueError(f"only a head on pairs encoded apart is symmetric, and inputs are {self.inputs}")
         if (self.kind == "classifier") != (len(self.labels) >= 2):
             raise ValueError("a classifier names at least two labels, and nothing else names any")
         if CANARY not in self.files:

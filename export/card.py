@@ -48,12 +48,13 @@ def _what(manifest: Mapping[str, Any]) -> str:
         )
     labels = ", ".join(manifest["labels"]) or "a number"
     task = made["recipe"]["task"]
+    order = ", the same whichever text of a pair comes first" if manifest.get("symmetric") else ""
     if _is_head(made["recipe"]):
         whose = "a shared student" if manifest.get("base") else "a student of its own"
-        return f"A head on the vectors of {whose}, for {task}; answers {labels}."
+        return f"A head on the vectors of {whose}, for {task}; answers {labels}{order}."
     network = "A BiLSTM" if manifest["role"] == "student" else made["recipe"]["teacher"]
     joined = ", the two texts of a pair joined into one row" if manifest["inputs"] == "pair_joined" else ""
-    return f"{network} fine-tuned on {task}{joined}; answers {labels}. Encoder in {manifest['precision']}."
+    return f"{network} fine-tuned on {task}{joined}; answers {labels}{order}. Encoder in {manifest['precision']}."
 
 
 def _purpose(manifest: Mapping[str, Any]) -> str:
@@ -182,7 +183,8 @@ def _options(manifest: Mapping[str, Any]) -> str:
     table = ""
     if recipe["task"] not in TASKS:
         texts = " --text COLUMN" * (1 if manifest["inputs"] == "text" else 2)
-        table = f" --train TABLE{texts}{' --regression' if manifest['kind'] == 'regressor' else ''}"
+        flags = {"--regression": manifest["kind"] == "regressor", "--symmetric": manifest.get("symmetric")}
+        table = f" --train TABLE{texts}" + "".join(f" {flag}" for flag, given in flags.items() if given)
     suffix = SUFFIX[manifest["role"]]
     # a task of GLUE follows a recipe of its own name unasked, a table of one's own does not
     unasked = [f"task{suffix}", *([recipe["task"] + suffix] if recipe["task"] in TASKS else [])]

@@ -163,6 +163,7 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
         "role": role,
         "kind": facts["kind"],
         "inputs": inputs,
+        "symmetric": model.head.symmetric,
         "dimensions": facts["width"],
         "max_tokens": facts["max_tokens"],
         "vocabulary": facts["vocabulary"],
@@ -209,7 +210,7 @@ def _student_of_task(run: Run) -> TaskModel:
     facts, weights = run.facts(), run.weights()
     task = task_from(facts["task"])
     student = load_student(run.recipe()["from"]["shape"], _part(weights, "encoder."))
-    head = Head(task.texts, facts["width"], task.outputs)
+    head = Head(task.texts, facts["width"], task.outputs, symmetric=task.symmetric)
     head.load_state_dict(_part(weights, "head."))
     return TaskModel(student, head)
 

@@ -132,7 +132,8 @@ def teaching(options: argparse.Namespace, seed: int, task: Task, train: Examples
     if options.teacher is None:
         return None
     teachers = [load_tuned_teacher(folder) for folder in options.teacher]
-    known, columns, limit = (*train.texts, *dev.texts), options.transfer_text or (), options.transfer_rows
+    known = [texts for row in (*train.texts, *dev.texts) for texts in task.orders(row)]
+    columns, limit = options.transfer_text or (), options.transfer_rows
     transfer = transfer_rows(options.transfer, columns, task.texts, limit, seed, known) if options.transfer else []
     files = [file.name for file in options.transfer or ()]
     if options.augment is None:
@@ -150,6 +151,10 @@ def finetune_teacher(options: argparse.Namespace) -> None:
     from training.tuned_teacher import finetune_teacher as fine
 
     recipe = seeded(read_recipe(options.recipe or recipe_of(options.task, "-teacher"), TeacherTaskRecipe), options)
+    if options.symmetric and recipe.pairs == "joined":
+        raise RecipeError(
+            'pairs = "joined" reads the texts of a pair in their order: leave out --symmetric, or choose "apart"'
+        )
     task, train, dev = read_rows(options)
     with join_peers(options.device) as peers:
         run = Run(options.into or Path("runs") / f"{task.name}-teacher", writes=peers.first)
@@ -165,7 +170,8 @@ def seeded(recipe: Seeded, options: argparse.Namespace) -> Seeded:
 def read_rows(options: argparse.Namespace) -> tuple[Task, Examples, Examples]:
     """Read the rows that the options name; raises TaskError where they do not fit together."""
     if options.task in TASKS:
-        table = {name: getattr(options, name) for name in ("train", "dev", "text", "label", "regression")}
+        own = ("train", "dev", "text", "label", "regression", "symmetric")
+        table = {name: getattr(options, name) for name in own}
         if given := [f"--{name}" for name, value in table.items() if value]:
             raise TaskError(
                 f"{options.task} is read from GLUE's own files, and its labels are GLUE's: "
@@ -178,14 +184,22 @@ def read_rows(options: argparse.Namespace) -> tuple[Task, Examples, Examples]:
         raise TaskError(f"{options.task!r} is no task of GLUE ({known}); a table of your own needs --train")
     if not options.text or len(options.text) > 2:
         raise TaskError("--train needs --text COLUMN once, or twice for pairs")
+    if options.symmetric and len(options.text) == 1:
+        raise TaskError("--symmetric is for pairs, whose texts may change places: give --text twice, or leave it out")
     columns = Columns(tuple(options.text), options.label or "label")
     task, train, dev = read_task(
-        options.task, options.train, options.dev, columns, DEV_SEED, regression=options.regression
+        options.task,
+        options.train,
+        options.dev,
+        columns,
+        DEV_SEED,
+        regression=options.regression,
+        symmetric=options.symmetric,
     )
     if are_values(task.labels):
         values = f"the {len(task.labels)} labels of {options.train} are numbers, and each is a class of its own"
         sys.stderr.write(f"warning: {values}; --regression learns their values\n")
-    learnt = set(train.texts)
+    learnt = {texts for row in train.texts for texts in task.orders(row)}
     if twice := sum(texts in learnt for texts in dev.texts):
         where = f"of {len(dev)} rows of {options.dev} have texts that stand in {options.train} as well"
         sys.stderr.write(f"warning: {twice} {where}; the figures are better than on new texts\n")
@@ -313,6 +327,7 @@ def parser() -> argparse.ArgumentParser:
     rows.add_argument("--text", action="append", help="column of the text; give it twice for pairs")
     rows.add_argument("--label", help="column of the label (default: label)")
     rows.add_argument("--regression", action="store_true", help="the label is a number")
+    rows.add_argument("--symmetric", action="store_true", help="a pair means the same in either order")
     rows.add_argument("--seed", type=whole(0), help="instead of the recipe's")
 
     command = commands.add_parser("finetune", parents=[rows], help="fine-tune a student on a task")

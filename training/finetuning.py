@@ -76,7 +76,8 @@ def finetune(
     )
     run.save_dev(dev.plain())
     torch.manual_seed(recipe.seed)
-    model = TaskModel(start.student, Head(task.texts, width, task.outputs, recipe.dropout)).to(peers.device)
+    head = Head(task.texts, width, task.outputs, recipe.dropout, symmetric=task.symmetric)
+    model = TaskModel(start.student, head).to(peers.device)
     frozen = recipe.encoder_rate == 0
     if not (frozen or task.labels):
         model.head.scale_to(train.labels)

@@ -50,10 +50,16 @@ TASKS = {
             licence=RESEARCH,
         ),
         GlueTask(
-            Task("mrpc", 2, SAME, F1), "MRPC", Columns(("#1 String", "#2 String"), "Quality"), BINARY, licence=RESEARCH
+            Task("mrpc", 2, SAME, F1, symmetric=True),
+            "MRPC",
+            Columns(("#1 String", "#2 String"), "Quality"),
+            BINARY,
+            licence=RESEARCH,
         ),
-        GlueTask(Task("stsb", 2, (), CORRELATIONS), "STS-B", Columns(TWO, "score"), (), licence=RESEARCH),
-        GlueTask(Task("qqp", 2, SAME, F1), "QQP", QQP, BINARY),
+        GlueTask(
+            Task("stsb", 2, (), CORRELATIONS, symmetric=True), "STS-B", Columns(TWO, "score"), (), licence=RESEARCH
+        ),
+        GlueTask(Task("qqp", 2, SAME, F1, symmetric=True), "QQP", QQP, BINARY),
         GlueTask(Task("mnli", 2, MNLI, ACCURACY), "MNLI", Columns(TWO, "gold_label"), MNLI, "dev_matched.tsv"),
         GlueTask(Task("mnli-mm", 2, MNLI, ACCURACY), "MNLI", Columns(TWO, "gold_label"), MNLI, "dev_mismatched.tsv"),
         GlueTask(

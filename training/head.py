@@ -21,30 +21,51 @@ INVERSE_PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
 class Head(nn.Module):
     """A linear layer over the features of one text or of a pair encoded apart.
 
-    `forward` takes float32 (rows, texts, width) and gives logits (rows, outputs).
+    `forward` takes float32 (rows, texts, width) and gives logits (rows, outputs). Those of a symmetric head are to the
+    last bit the same, whichever text of a pair comes first.
 
     Attributes:
+        symmetric: Whether it is; one of a single text never is.
         scale: Mean and spread of the values that it learns by steps, float32 (2), kept with its weights; none of a
             classifier. The layer then gives values of mean zero and spread one, which is what learning rates suit.
     """
 
     scale: Tensor | None
 
-    def __init__(self, texts: int, width: int, outputs: int, dropout: float = 0.0) -> None:
+    def __init__(self, texts: int, width: int, outputs: int, dropout: float = 0.0, *, symmetric: bool = False) -> None:
         super().__init__()
         self.register_buffer("scale", None)
         self.texts = texts
+        self.symmetric = symmetric and texts == 2  # a joined pair is one text here, read in its order
         self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(width if texts == 1 else 4 * width, outputs)
+        parts = 1 if texts == 1 else 3 if self.symmetric else 4
+        self.output = nn.Linear(parts * width, outputs)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Give logits."""
-        logits: Tensor = self.output(self.dropout(features(vectors)))
+        logits: Tensor = self.output(self.dropout(self.features(vectors)))
         if self.scale is None:
             return logits
         mean, spread = self.scale
         values: Tensor = logits.float() * spread + mean
         return values
+
+    def features(self, vectors: Tensor) -> Tensor:
+        """Give what the layer reads: the vector of one text, [u; v; |u-v|; u*v] of a pair (Wu et al. 2020, 3.2).
+
+        A symmetric head reads [u+v; |u-v|; u*v], which is the same with equal weights for u and v.
+
+        Args:
+            vectors: (rows, texts, width), with one or two texts.
+
+        Returns:
+            (rows, width), or (rows, 4 or 3 x width).
+        """
+        if self.texts == 1:
+            return vectors[:, 0]
+        first, second = vectors.unbind(dim=1)
+        each = [first + second] if self.symmetric else [first, second]
+        return torch.cat([*each, (first - second).abs(), first * second], dim=1)
 
     @property
     def spread(self) -> Tensor | float:
@@ -75,18 +96,6 @@ class Head(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 
-def features(vectors: Tensor) -> Tensor:
-    """Give the vector itself for one text, [u; v; |u-v|; u*v] for a pair (Wu et al. 2020, section 3.2).
-
-    Args:
-        vectors: (rows, texts, width), with one or two texts.
-    """
-    if vectors.shape[1] == 1:
-        return vectors[:, 0]
-    first, second = vectors.unbind(dim=1)
-    return torch.cat([first, second, (first - second).abs(), first * second], dim=1)
-
-
 @torch.no_grad()
 def fit_head(head: Head, vectors: NDArray[np.float32], labels: Scores, task: Task) -> None:
     """Fit a head on fixed vectors to its optimum: logistic regression for labels, ridge regression for values.
@@ -105,7 +114,7 @@ def fit_head(head: Head, vectors: NDArray[np.float32], labels: Scores, task: Tas
     missing = [label for number, label in enumerate(task.labels) if number not in labels]
     if missing:
         raise TaskError(f"no training row of {task.name} has label {missing[0]!r}: add some, or leave out --frozen")
-    inputs = features(torch.from_numpy(vectors)).numpy()  # (rows, features)
+    inputs = head.features(torch.from_numpy(vectors)).numpy()  # (rows, features)
     if head.scale is not None:
         mean, spread = head.scale.cpu().numpy()
         labels = (labels - mean) / spread

@@ -199,7 +199,7 @@ def _draws(task: Task, labels: Scores, seeds: Sequence[int]) -> Iterator[NDArray
 @torch.inference_mode()
 def _probe_score(task: Task, train: Vectors, labels: Scores, dev: Vectors, truth: Scores) -> float:
     width = train.shape[1]
-    head = Head(task.texts, width, task.outputs).eval()
+    head = Head(task.texts, width, task.outputs, symmetric=task.symmetric).eval()
     with threadpool_limits(1):  # matrices this small gain nothing from a second thread, and lose much on a busy machine
         fit_head(head, train.reshape(-1, task.texts, width), labels, task)
     logits = head(torch.from_numpy(dev.reshape(-1, task.texts, width))).numpy()

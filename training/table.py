@@ -81,7 +81,16 @@ def find_classes(path: Path, columns: Columns) -> tuple[str, ...]:
     return tuple(found)
 
 
-def read_task(name: str, train: Path, dev: Path | None, columns: Columns, seed: int, *, regression: bool) -> Rows:
+def read_task(
+    name: str,
+    train: Path,
+    dev: Path | None,
+    columns: Columns,
+    seed: int,
+    *,
+    regression: bool,
+    symmetric: bool = False,
+) -> Rows:
     """Read a task of one's own: what is learnt, its training rows, and the rows that score it.
 
     Args:
@@ -92,6 +101,7 @@ def read_task(name: str, train: Path, dev: Path | None, columns: Columns, seed: 
         columns: Which columns to read.
         seed: Decides which rows are set aside.
         regression: The label is a number, not a class.
+        symmetric: A pair means the same in either order.
 
     Raises:
         TaskError: as `read_table` and `find_classes`, a name that no route can have, or too few rows to set any aside.
@@ -100,12 +110,13 @@ def read_task(name: str, train: Path, dev: Path | None, columns: Columns, seed: 
         raise TaskError(f"task name {name!r}: lower-case letters, digits, '.', '_' and '-' make a route's name")
     classes = () if regression else find_classes(train, columns)
     metrics = ("spearman", "pearson") if regression else ("accuracy", "macro_f1")
-    task = Task(name, len(columns.texts), classes, metrics)
+    task = Task(name, len(columns.texts), classes, metrics, symmetric)
     rows = read_table(train, columns, classes)
     if dev is not None:
         return task, rows, read_table(dev, columns, classes)
-    numbers = {texts: number for number, texts in enumerate(dict.fromkeys(rows.texts))}
-    aside = _set_aside(np.asarray([numbers[texts] for texts in rows.texts]), rows.labels if classes else None, seed)
+    keys = [min(task.orders(texts)) for texts in rows.texts]
+    numbers = {texts: number for number, texts in enumerate(dict.fromkeys(keys))}
+    aside = _set_aside(np.asarray([numbers[texts] for texts in keys]), rows.labels if classes else None, seed)
     if len(numbers) < 2 / DEV_SHARE or not aside.any():
         few = f"{len(numbers)} rows of different texts, too few to set some aside and learn every label"
         raise TaskError(f"{train} has {few}: name a file to score with --dev")

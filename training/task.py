@@ -1,7 +1,7 @@
 """A sentence-level task: what its rows look like, what its answers are called, and how they are scored."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,17 +40,24 @@ class Task:
         texts: 1, or 2 for pairs.
         labels: A classifier's answers in the order of its scores; empty for a regression.
         metrics: Names in METRICS; the first decides.
+        symmetric: Whether a pair means the same in either order. It says how a head is made, not what the rows are, and
+            so is left out when tasks are compared.
     """
 
     name: str
     texts: int
     labels: tuple[str, ...]
     metrics: tuple[str, ...]
+    symmetric: bool = field(default=False, compare=False)
 
     @property
     def outputs(self) -> int:
         """Numbers that a head gives per row."""
         return max(1, len(self.labels))
+
+    def orders(self, texts: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+        """Give a row's texts in every order in which they mean the same."""
+        return (texts, texts[::-1]) if self.symmetric else (texts,)
 
     def score(self, truth: Scores, scores: NDArray[np.float32]) -> dict[str, float]:
         """Give the task's metrics, as fractions.
@@ -64,8 +71,9 @@ class Task:
 
 
 def task_from(plain: Mapping[str, Any]) -> Task:
-    """Give back the task that `dataclasses.asdict` and JSON made plain."""
-    return Task(plain["name"], plain["texts"], tuple(plain["labels"]), tuple(plain["metrics"]))
+    """Give back the task that `dataclasses.asdict` and JSON made plain; earlier versions knew no symmetry."""
+    names = (tuple(plain["labels"]), tuple(plain["metrics"]))
+    return Task(plain["name"], plain["texts"], *names, symmetric=plain.get("symmetric", False))
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ class Examples:
 
 def identity(task: Task, train: Examples, dev: Examples) -> Iterator[Any]:
     """Give all that tells what a run learns and is scored on from what another does: labels, then every row."""
-    yield [task.texts, task.labels, len(train)]
+    yield [task.texts, task.labels, len(train), *(["symmetric"] if task.symmetric else [])]
     for part in (train, dev):
         yield from zip(part.texts, part.labels.tolist(), strict=True)
 

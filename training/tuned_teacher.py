@@ -110,7 +110,7 @@ def finetune_teacher(
     run.save_dev(dev.plain())
     torch.manual_seed(recipe.seed)
     encoder = TeacherEncoder(teacher.encoder.bert, pooling, normalise=normalise, separator=separator)
-    head = Head(2 if apart else 1, teacher.width, task.outputs, recipe.dropout)
+    head = Head(2 if apart else 1, teacher.width, task.outputs, recipe.dropout, symmetric=task.symmetric)
     model = TaskModel(encoder, head).to(peers.device)
     if not task.labels:
         model.head.scale_to(train.labels)
@@ -144,7 +144,8 @@ def load_tuned_teacher(folder: Path) -> TunedTeacher:
     run.require_finished()
     task, weights = task_from(facts["task"]), run.weights()
     apart = facts.get("apart", False)
-    model = TaskModel(_encoder_from(facts), Head(2 if apart else 1, facts["width"], task.outputs))
+    head = Head(2 if apart else 1, facts["width"], task.outputs, symmetric=task.symmetric)
+    model = TaskModel(_encoder_from(facts), head)
     model.load_state_dict(weights)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for weight in weights.values():

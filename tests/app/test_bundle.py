@@ -49,6 +49,14 @@ def test_a_task_bundle_says_how_it_is_calibrated_and_where_it_is_weaker(tmp_path
     assert read_bundle(older.folder) == older
 
 
+def test_only_a_task_on_pairs_encoded_apart_is_symmetric(tmp_path: Path) -> None:
+    same = write_task(tmp_path, "same", inputs="pair_apart").manifest.model_dump()
+    assert Manifest.model_validate(same | {"symmetric": True}).symmetric
+    for inputs in ("text", "pair_joined"):
+        with pytest.raises(ValidationError, match=f"apart is symmetric, and inputs are {inputs}"):
+            Manifest.model_validate(same | {"symmetric": True, "inputs": inputs})
+
+
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"ece_after": 1.2}, {"rows": 0}, {"bins": 15}])
 def test_a_calibration_is_checked(tmp_path: Path, wrong: dict[str, float]) -> None:
     sound = {"temperature": 1.5, "ece_before": 0.1, "ece_after": 0.02, "rows": 200}

@@ -139,19 +139,37 @@ def test_a_tasks_card_repeats_the_options_that_made_it():
 
 
 @pytest.mark.parametrize(
-    ("role", "inputs", "kind", "options"),
+    ("role", "what", "options"),
     [
-        ("student", "text", "classifier", "--train TABLE --text COLUMN --seed 1"),
-        ("student", "pair_apart", "classifier", "--train TABLE --text COLUMN --text COLUMN --seed 1"),
-        ("teacher", "pair_joined", "regressor", "--train TABLE --text COLUMN --text COLUMN --regression --seed 1"),
+        ("student", {"inputs": "text"}, "--train TABLE --text COLUMN"),
+        ("student", {"inputs": "pair_apart"}, "--train TABLE --text COLUMN --text COLUMN"),
+        (
+            "student",
+            {"inputs": "pair_apart", "symmetric": True},
+            "--train TABLE --text COLUMN --text COLUMN --symmetric",
+        ),
+        (
+            "teacher",
+            {"inputs": "pair_joined", "kind": "regressor"},
+            "--train TABLE --text COLUMN --text COLUMN --regression",
+        ),
     ],
 )
 def test_the_command_on_the_card_of_ones_own_task_reads_the_table_as_it_was_read(
-    role: str, inputs: str, kind: str, options: str
+    role: str, what: dict[str, object], options: str
 ):
     recipe = {"task": "mood", "seed": 1, "optimisation": {"epochs": 3}, "teacher": "all-MiniLM-L6-v2"}
-    made = {"role": role, "inputs": inputs, "kind": kind, "training": {"rows": 100, "recipe": recipe}}
-    assert f" --task mood {options}\n" in model_card(TASK | made)
+    made = {"role": role, "training": {"rows": 100, "recipe": recipe}}
+    assert f" --task mood {options} --seed 1\n" in model_card(TASK | made | what)
+
+
+@pytest.mark.parametrize("encoder_rate", [0.0, 1.0])
+def test_a_card_says_that_the_order_of_a_pair_means_nothing(encoder_rate: float):
+    recipe = {"task": "same", "seed": 1, "optimisation": {"epochs": 3}, "encoder_rate": encoder_rate}
+    made = {"inputs": "pair_apart", "training": {"rows": 100, "recipe": recipe}}
+    said = "the same whichever text of a pair comes first"
+    assert said in model_card(TASK | made | {"symmetric": True})
+    assert said not in model_card(TASK | made)
 
 
 @pytest.mark.parametrize(

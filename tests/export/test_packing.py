@@ -24,7 +24,7 @@ from training.start import load_start
 from training.student import load_student
 from training.task import Examples, Task
 from training.teacher import load_teacher
-from training.tuned_teacher import finetune_teacher
+from training.tuned_teacher import finetune_teacher, load_tuned_teacher
 
 
 @pytest.fixture
@@ -246,6 +246,33 @@ def test_a_teacher_of_pairs_may_be_exported_in_int8(small_bert: Path, tmp_path: 
     finetune_teacher(recipe, task, rows, rows, load_teacher(str(small_bert)), run)
     figures = export_task(run, tmp_path / "alike-teacher", "int8").manifest.figures
     assert figures["alike_dev_accuracy_float32"] == run.final_figures()["accuracy"]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_symmetric_task_is_served_so(student: Run, tmp_path: Path, symmetric: bool):
+    rng = np.random.default_rng(0)
+    texts = [tuple(f"the {word} film" for word in rng.choice(["good", "bad", "cat"], 2)) for _ in range(40)]
+    rows = Examples(texts, np.asarray([float(first == second) for first, second in texts]))
+    task = Task("alike", 2, ("different", "same"), ("accuracy",), symmetric)
+    run, how = Run(tmp_path / "runs" / "alike"), Optimisation(epochs=1, learning_rate=2e-2, batch_rows=8)
+    finetune(FinetuneRecipe("alike", how, precision="float32"), task, rows, rows, load_start(student.folder), run)
+    manifest = export_task(run, tmp_path / "alike", "float32").manifest
+    assert (manifest.inputs, manifest.symmetric) == ("pair_apart", symmetric)
+    answer = task_answers(tmp_path)["alike"]
+    found, turned = answer(texts), answer([(second, first) for first, second in texts])
+    assert np.allclose(found, turned, atol=1e-6) == symmetric
+
+
+@pytest.mark.parametrize("pairs", ["apart", "joined"])
+def test_a_teacher_is_symmetric_where_it_takes_pairs_apart(small_bert: Path, tmp_path: Path, pairs: str):
+    rows = Examples([("a good film", "a bad film"), ("the cat sat", "the cat sat")] * 8, np.asarray([0.0, 1.0] * 8))
+    task = Task("alike", 2, ("different", "same"), ("accuracy",), symmetric=True)
+    how = Optimisation(epochs=1, learning_rate=1e-3, batch_rows=8)
+    run = Run(tmp_path / "runs" / "alike-teacher")
+    recipe = TeacherTaskRecipe("quick", how, precision="float32", pairs=pairs)
+    finetune_teacher(recipe, task, rows, rows, load_teacher(str(small_bert)), run)
+    assert load_tuned_teacher(run.folder).task.symmetric
+    assert export_task(run, tmp_path / "alike-teacher").manifest.symmetric == (pairs == "apart")
 
 
 def test_the_encoder_of_pairs_apart_is_judged_on_single_texts(small_bert: Path):

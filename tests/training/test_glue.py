@@ -60,6 +60,10 @@ def test_both_dev_sets_of_mnli_are_scored_with_its_three_labels(tmp_path: Path):
         assert TASKS[task].task.score(dev.labels, always_neutral) == {"accuracy": 0.5}
 
 
+def test_the_order_of_a_pair_means_nothing_where_its_texts_are_told_alike():
+    assert {name for name, row in TASKS.items() if row.task.symmetric} == {"mrpc", "qqp", "stsb"}
+
+
 @pytest.mark.parametrize("task", FORMS)
 def test_each_task_is_scored_by_its_official_metrics(task: str):
     official = {"cola": ("matthews",), "mrpc": ("f1", "accuracy"), "qqp": ("f1", "accuracy")}

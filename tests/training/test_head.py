@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.head import Head, features, fit_head
+from training.head import Head, fit_head
 from training.task import Task, TaskError
 
 RNG = np.random.default_rng(0)
@@ -10,12 +10,47 @@ RNG = np.random.default_rng(0)
 
 def test_one_text_gives_its_vector():
     vectors = torch.tensor([[[1.0, 2.0]]])
-    assert features(vectors).tolist() == [[1.0, 2.0]]
+    assert Head(texts=1, width=2, outputs=3).features(vectors).tolist() == [[1.0, 2.0]]
 
 
 def test_a_pair_gives_both_their_distance_and_their_product():
     pair = torch.tensor([[[1.0, 2.0], [3.0, -1.0]]])
-    assert features(pair).tolist() == [[1, 2, 3, -1, 2, 3, 3, -2]]
+    assert Head(texts=2, width=2, outputs=3).features(pair).tolist() == [[1, 2, 3, -1, 2, 3, 3, -2]]
+
+
+def test_a_symmetric_head_gives_both_orders_of_a_pair_the_same_logits():
+    torch.manual_seed(0)
+    pairs = torch.randn(50, 2, 16)
+    plain, symmetric = Head(texts=2, width=16, outputs=3), Head(texts=2, width=16, outputs=3, symmetric=True)
+    assert torch.equal(symmetric(pairs), symmetric(pairs.flip(1)))
+    assert not torch.allclose(plain(pairs), plain(pairs.flip(1)), atol=0.1)
+
+
+def test_a_symmetric_head_answers_as_a_plain_one_with_equal_weights_for_both_texts():
+    torch.manual_seed(0)
+    plain, symmetric = Head(texts=2, width=4, outputs=3), Head(texts=2, width=4, outputs=3, symmetric=True)
+    with torch.no_grad():
+        both, rest = symmetric.output.weight.split([4, 8], dim=1)
+        plain.output.weight.copy_(torch.cat([both, both, rest], dim=1))
+        plain.output.bias.copy_(symmetric.output.bias)
+    pairs = torch.randn(50, 2, 4)
+    assert torch.allclose(plain(pairs), symmetric(pairs), atol=1e-6)
+
+
+def test_of_a_single_text_no_head_is_symmetric():
+    assert not Head(texts=1, width=4, outputs=3, symmetric=True).symmetric
+
+
+@pytest.mark.parametrize("labels", [("different", "same"), ()])
+def test_a_symmetric_head_is_fitted(labels: tuple[str, ...]):
+    vectors = RNG.standard_normal((200, 2, 4)).astype(np.float32)
+    alike = (vectors[:, 0] * vectors[:, 1]).sum(axis=1)
+    truth = (alike > 0).astype(float) if labels else alike.astype(float)
+    head = Head(texts=2, width=4, outputs=max(1, len(labels)), symmetric=True)
+    fit_head(head, vectors, truth, Task("t", 2, labels, ("accuracy",) if labels else ("pearson",), symmetric=True))
+    answer = head(torch.from_numpy(vectors)).detach().numpy()
+    found = answer.argmax(axis=1) == truth if labels else np.isclose(answer[:, 0], truth, atol=0.2)
+    assert found.mean() > 0.95
 
 
 def test_a_head_gives_one_logit_per_output():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.__main__ import main, parser
+from training.__main__ import RECIPES, main, parser
 from training.checkpoint import Run
 
 FROM_GLUE = "is read from GLUE's own files, and its labels are GLUE's"
@@ -43,6 +43,11 @@ FROM_GLUE = "is read from GLUE's own files, and its labels are GLUE's"
         (["finetune-teacher", "--task", "sst2", "--regression"], f"error: sst2 {FROM_GLUE}: leave out --regression"),
         (["finetune-teacher", "--task", "sst2", "--data", "nowhere"], "error: nowhere/glue/SST-2/train.tsv is missing"),
         (["finetune-teacher", "--task", "sst2", "--recipe", "none.toml"], "error: cannot read the recipe none.toml"),
+        (["finetune", "--task", "mrpc", "--symmetric"], f"error: mrpc {FROM_GLUE}: leave out --symmetric"),
+        (
+            ["finetune", "--task", "mine", "--train", "a.tsv", "--text", "t", "--symmetric"],
+            "error: --symmetric is for pairs, whose texts may change places: give --text twice",
+        ),
         (["compare", "nowhere"], "error: nowhere holds no complete run"),
         (["evaluate", "--run", "nowhere"], "error: nowhere holds no complete run"),
         (["evaluate", "--bundle", "nowhere"], "error: nowhere is no bundle"),
@@ -152,6 +157,34 @@ def test_a_student_whose_training_goes_on_is_taken_with_a_warning(
     assert main(["finetune", "--task", "film", "--frozen", *table, "--into", str(tmp_path / "run")]) == 0
     epochs = recipe["optimisation"]["epochs"]
     assert f"warning: {early} is not finished: {epochs - 2} of {epochs} epochs; its" in capsys.readouterr().err
+
+
+def test_rows_of_ones_own_may_be_pairs_whose_order_means_nothing(
+    small_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    pairs = [(f"film {n}", f"cat {n}", "yes" if n % 2 else "no") for n in range(40)]
+    turned = [(second, first, label) for first, second, label in pairs[:5]]
+    for name, rows in (("train", pairs), ("dev", turned)):
+        (tmp_path / f"{name}.tsv").write_text("".join("\t".join(row) + "\n" for row in [("a", "b", "label"), *rows]))
+    files = ["--train", str(tmp_path / "train.tsv"), "--dev", str(tmp_path / "dev.tsv"), "--text", "a", "--text", "b"]
+    made = ["finetune", "--task", "same", "--frozen", "--from", str(small_student), *files]
+    assert main([*made, "--into", str(tmp_path / "plain")]) == 0
+    assert "rows of" not in capsys.readouterr().err
+    assert main([*made, "--symmetric", "--into", str(tmp_path / "symmetric")]) == 0
+    assert "warning: 5 of 5 rows of " in capsys.readouterr().err
+    width = Run(tmp_path / "plain").facts()["width"]
+    shapes = [Run(tmp_path / name).weights()["head.output.weight"].shape for name in ("plain", "symmetric")]
+    assert shapes == [(2, 4 * width), (2, 3 * width)]
+
+
+def test_a_teacher_that_reads_pairs_in_their_order_is_not_called_symmetric(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    joined = (RECIPES / "task-teacher.toml").read_text().replace('pairs = "apart"', 'pairs = "joined"')
+    (tmp_path / "joined.toml").write_text(joined)
+    table = ["--train", "a.tsv", "--text", "a", "--text", "b", "--symmetric", "--recipe", str(tmp_path / "joined.toml")]
+    assert main(["finetune-teacher", "--task", "same", *table]) == 2
+    assert capsys.readouterr().err.startswith('error: pairs = "joined" reads the texts of a pair in their order')
 
 
 @pytest.mark.parametrize("name", ["snips", "student"])

@@ -135,6 +135,16 @@ def test_equal_texts_are_set_aside_together(tmp_path: Path):
     assert not set(train.texts) & set(dev.texts)
 
 
+def test_both_orders_of_a_pair_are_set_aside_together_where_they_mean_the_same(tmp_path: Path):
+    pairs = [(f"text {n}", f"other {n}", str(n % 2)) for n in range(40)]
+    turned = [(second, first, label) for first, second, label in pairs]
+    (tmp_path / "t.tsv").write_text("a\tb\tlabel\n" + "".join("\t".join(row) + "\n" for row in pairs + turned))
+    columns = Columns(("a", "b"), "label")
+    _, train, dev = read_task("t", tmp_path / "t.tsv", None, columns, seed=1, regression=False, symmetric=True)
+    assert len(dev) == 8
+    assert {frozenset(texts) for texts in train.texts}.isdisjoint(frozenset(texts) for texts in dev.texts)
+
+
 def test_no_class_is_set_aside_whole(tmp_path: Path):
     rows = "\n".join(f"text {n}\t{n if n < 3 else CLASSES[n % 2]}" for n in range(30))
     file = written(tmp_path, "a.tsv", f"text\tmood\n{rows}\n")
