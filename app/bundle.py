@@ -98,7 +98,7 @@ class Part(BaseModel):
 
 
 class Slices(BaseModel):
-    """Where a task's bundle is weaker: the task's deciding metric on parts of the dev rows, `all rows` among them."""
+    """Where a bundle is weaker: a task's deciding metric on parts of its dev rows, `all rows` among them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -127,7 +127,7 @@ class Manifest(BaseModel):
         figures: Parity and quality, as the exporter measured them.
         baseline: What its rows looked like, where the exporter had any.
         calibration: For a classifier, where the exporter had dev rows enough to fit a temperature.
-        slices: For a task: how it does on parts of its dev rows.
+        slices: How it does on parts of its dev rows; an encoder by cosines, on those of STS-B.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

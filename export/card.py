@@ -5,9 +5,9 @@ from typing import Any
 
 from export.calibration import BINS, ROWS_TO_FIT
 from export.packed_encoder import PRECISION
-from export.slices import LONGEST, ROWS_TO_SCORE, TYPO_EVERY
 from training.glue import TASKS
 from training.head import FOLDS
+from training.slices import LONGEST, ROWS_TO_SCORE, TYPO_EVERY
 from training.teacher import PACKAGE_NAME
 
 TITLES = {
@@ -30,7 +30,7 @@ def model_card(manifest: Mapping[str, Any]) -> str:
     sections += ["## How it was made", _how(manifest), "## Figures", _figures(manifest)]
     if manifest["kind"] == "classifier":
         sections += ["## Calibration", _calibration(manifest)]
-    if manifest["kind"] != "encoder":
+    if manifest.get("slices"):
         sections += ["## Where it is weaker", _slices(manifest)]
     return "\n\n".join([*sections, "## Limits", _limits(manifest)]) + "\n"
 
@@ -229,11 +229,15 @@ def _calibration(manifest: Mapping[str, Any]) -> str:
 def _slices(manifest: Mapping[str, Any]) -> str:
     found = manifest["slices"]
     rows = [f"| {name} | {part.rows:,} | {_number(part.score)} |" for name, part in found.parts.items()]
+    what, command = "Dev rows", _export(manifest)
+    if manifest["kind"] == "encoder":
+        what = "Pairs of STS-B's dev set (Cer et al. 2017, arXiv 1708.00055), scored by the cosine of their vectors,"
+        command = f"python -m training evaluate --bundle models/{manifest['name']}"
     said = (
-        f"Dev rows by what stands in them; long texts are the longest {1 / LONGEST:.0%} by tokens, and noisy text is "
+        f"{what} by what stands in them; long texts are the longest {1 / LONGEST:.0%} by tokens, and noisy text is "
         "all rows in lower case, without punctuation around words, two letters swapped in every "
         f"{TYPO_EVERY}th word. A slice of fewer than {ROWS_TO_SCORE} rows, or on which the metric is not defined, is "
-        f"left out; a small one says little. Printed by `{_export(manifest)}`."
+        f"left out; a small one says little. Printed by `{command}`."
     )
     return "\n".join([said, "", f"| slice | rows | {found.metric} |", "| --- | ---: | ---: |", *rows])
 

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from torch import nn
 
-from app.bundle import Inputs, Texts
+from app.bundle import Inputs, Part, Slices, Texts
 from app.session import Vectors
+from app.tokenizer import Tokenizer
 from export.packed_encoder import Encode
 from export.parity import ParityError, say
 from training.checkpoint import Run
 from training.encoding import text_encoder
 from training.evaluation import sts_spearman
+from training.glue import TASKS, read_dev
 from training.recipe import Int8
+from training.slices import noisy_rows, score_slices
 from training.task import Examples, Task, TaskError
 
 ROUNDING = 1e-9  # of a difference of scores: 0.92 - 0.91 is above 0.01
@@ -29,6 +32,32 @@ def sts_figures(student: nn.Module, run: Run, encode_int8: Encode, data: Path, l
         say(f"STS-B not scored: {error}")
         return {}
     return judge("sts_dev_spearman", exact, small, limits)
+
+
+def sts_slices(reader: Tokenizer, encode: Encode, data: Path) -> Slices | None:
+    """Score an encoder by cosines on parts of STS-B's dev set; nothing where it is not below `data`."""
+    task = TASKS["stsb"].task
+    try:
+        dev = read_dev(TASKS["stsb"], data)
+    except TaskError:
+        return None
+
+    def cosines(rows: Sequence[Texts]) -> Vectors:
+        pairs = row_vectors("pair_apart", encode, rows)  # of unit length
+        answers: Vectors = (pairs[:, 0] * pairs[:, 1]).sum(axis=1, keepdims=True)
+        return answers
+
+    tokens = [sum(len(row.ids) for row in reader.rows([(text,) for text in texts])) for texts in dev.texts]
+    return slices(task, dev, tokens, cosines(dev.texts), cosines(noisy_rows(dev.texts)))
+
+
+def slices(task: Task, dev: Examples, tokens: Sequence[int], answers: Vectors, noisy: Vectors) -> Slices:
+    """Say and keep what `score_slices` gives."""
+    found = score_slices(task, dev, tokens, answers, noisy)
+    parts = {name: Part(rows=one.rows, score=one.score) for name, one in found.items() if one.score is not None}
+    for name, part in parts.items():
+        say(f"  {task.metrics[0]} on {name}: {part.score:.4f} ({part.rows:,} rows)")
+    return Slices(metric=task.metrics[0], parts=parts)
 
 
 def task_figures(task: Task, dev: Examples, answers: Vectors, exact: float | None, limits: Int8) -> dict[str, float]:

@@ -29,7 +29,7 @@ from app.bundle import (
 from app.session import HeadSession, Vectors
 from export.baseline import take_baseline
 from export.card import model_card
-from export.judgement import encoder_inputs, row_vectors, sts_figures, task_figures
+from export.judgement import encoder_inputs, row_vectors, slices, sts_figures, sts_slices, task_figures
 from export.packed_encoder import (
     PRECISION,
     Encode,
@@ -41,11 +41,11 @@ from export.packed_encoder import (
 )
 from export.packed_head import pack_head
 from export.parity import SENTENCES, say
-from export.slices import noisy_rows, score_slices
 from training.checkpoint import Run, RunError
 from training.glue import TASKS
 from training.head import Head
 from training.recipe import Int8
+from training.slices import noisy_rows
 from training.student import load_student
 from training.task import Task, examples_from, task_from
 from training.task_model import Reader, TaskModel, answer, read_apart, read_joined
@@ -106,6 +106,7 @@ def export_student(run: Run, folder: Path, data: Path) -> Bundle:
         "training": {"recipe": recipe, **{key: facts[key] for key in ("teacher", "rows", "tokens")}},
         "figures": packed.figures | run.final_figures() | sts_figures(student, run, packed.encode, data, limits),
         "baseline": _held_out_baseline(run, packed),
+        "slices": sts_slices(packed.reader, packed.encode, data),
     }
     weights = {name: weight.half().contiguous() for name, weight in student.state_dict().items()}
     files = {WEIGHTS: safetensors_bytes(weights), CANARY: _encoder_canary(packed.encode)}
@@ -177,7 +178,7 @@ def export_task(run: Run, folder: Path, precision: str | None = None) -> Bundle:
         "training": {"recipe": recipe, "rows": facts["rows"]},
         "figures": packed.figures | head.figures | task_figures(task, dev, answers, exact, limits),
         "calibration": head.calibration,
-        "slices": score_slices(task, dev, tokens, answers, noisy),
+        "slices": slices(task, dev, tokens, answers, noisy),
         "baseline": take_baseline(list(chain(*sequences)), vectors, packed.reader.unknown, task.labels, answers),
     }
     files = {**packed.files, HEAD: head.graph, CANARY: _task_canary(inputs, packed.encode, head.session)}

@@ -28,11 +28,13 @@ from training.measures import (
     Measure,
     Row,
     by_length,
+    by_slice,
     cosine_of,
     domains,
     passages,
     probe,
     similarity,
+    similarity_by_slice,
 )
 from training.progress import Progress
 from training.recipe import DistillRecipe, as_dict, decisive
@@ -261,17 +263,21 @@ def all_measures(
         lines = read_lines(data / source.path, source.column)
         return cosine_of("passages of 128 to 256 tokens", passages(lines, count, seeds[0]))
 
+    meaning = [_or_missing(MEANING, "STS-B dev", lambda: similarity(read_dev(TASKS["stsb"], data)))]
+    if not meaning[0].missing:
+        pairs = read_dev(TASKS["stsb"], data)
+        meaning.append(similarity_by_slice(pairs, [sum(count(texts)) for texts in pairs.texts]))
     found = [
-        _or_missing(MEANING, "STS-B dev", lambda: similarity(read_dev(TASKS["stsb"], data))),
         _or_missing(COSINE, "held-out rows of the corpus", held_out),
         _or_missing(COSINE, "passages of 128 to 256 tokens", long),
         _or_missing(COSINE, "other domains", lambda: domains(domain_texts(data))),
     ]
-    faithful = list(dict.fromkeys(chain.from_iterable(measure.texts for measure in found[1:])))
+    faithful = list(dict.fromkeys(chain.from_iterable(measure.texts for measure in found)))
     if faithful:
-        found.append(by_length(faithful, count(faithful)))
+        tokens = count(faithful)
+        found += [by_length(faithful, tokens), by_slice(faithful, tokens)]
     own = [folder.name for folder in sorted((data / "user-task").glob("*/"))]
-    return found + [_or_missing(PROBES, name, partial(_probe, name, data, seeds)) for name in (*PROBED, *own)]
+    return meaning + found + [_or_missing(PROBES, name, partial(_probe, name, data, seeds)) for name in (*PROBED, *own)]
 
 
 def held_out_texts(recipe: DistillRecipe, data: Path, cache: Path, teacher: Teacher) -> list[str]:

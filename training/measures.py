@@ -14,15 +14,18 @@ from threadpoolctl import threadpool_limits
 from training.encoding import Vectors
 from training.glue import TASKS
 from training.head import Head, fit_head
+from training.slices import NOISY, find_slices, noisy_rows, score_slices
 from training.task import Examples, Scores, Task, TaskError
 
 NEIGHBOURS = 10
-MEANING, COSINE, RANK, COMMON, LENGTH, PROBES = (
+MEANING, WEAKNESSES, COSINE, RANK, COMMON, LENGTH, KIND, PROBES = (
     "Similarity of meaning",
+    "Similarity of meaning: STS-B dev, Spearman, by what stands in a pair",
     "Fidelity: mean cosine to the teacher",
     "Fidelity: Spearman correlation of all pairs' similarities",
     "Fidelity: ten nearest neighbours in common",
     "Fidelity: mean cosine to the teacher, by tokens",
+    "Fidelity: mean cosine to the teacher, by what stands in a text",
     "Linear probes on frozen vectors",
 )
 # Beyond, a logistic regression of a few hundred numbers gains little, and every row costs a teacher's pass.
@@ -104,6 +107,19 @@ def similarity(pairs: Examples) -> Measure:
     return Measure(tuple(Row(MEANING, title, len(pairs), "pairs") for title in titles), _flat(pairs), judge)
 
 
+def similarity_by_slice(pairs: Examples, tokens: Sequence[int]) -> Measure:
+    """Measure how cosines follow human scores on parts of STS-B, of whose pairs `tokens` gives the lengths."""
+    sizes = {name: len(rows) for name, rows in find_slices(pairs.texts, tokens).items()} | {NOISY: len(pairs)}
+    texts = [*_flat(pairs), *chain.from_iterable(noisy_rows(pairs.texts))]
+
+    def judge(vectors: Vectors, _expected: Vectors) -> list[Figure]:
+        answers, noisy = np.split(_cosines(vectors[::2], vectors[1::2])[:, None], 2)
+        found = score_slices(TASKS["stsb"].task, pairs, tokens, answers, noisy)
+        return [_figure(found[name].score) for name in sizes]
+
+    return Measure(tuple(Row(WEAKNESSES, name, size, "pairs") for name, size in sizes.items()), texts, judge)
+
+
 def cosine_of(title: str, texts: Sequence[str]) -> Measure:
     """Measure the mean cosine to the teacher."""
     return Measure((Row(COSINE, title, len(texts)),), texts, lambda *both: [_figure(mean_cosine(*both))])
@@ -136,6 +152,19 @@ def by_length(texts: Sequence[str], tokens: Sequence[int]) -> Measure:
         return [_figure(mean_cosine(vectors[bins == one], expected[bins == one])) for one in found]
 
     return Measure(rows, texts, judge)
+
+
+def by_slice(texts: Sequence[str], tokens: Sequence[int]) -> Measure:
+    """Measure the mean cosine to the teacher by what stands in a text, and that of all texts written as noise."""
+    alone = [(text,) for text in texts]
+    slices = find_slices(alone, tokens)
+    slices[NOISY] = len(texts) + np.arange(len(texts))
+
+    def judge(vectors: Vectors, expected: Vectors) -> list[Figure]:
+        return [_figure(mean_cosine(vectors[rows], expected[rows])) for rows in slices.values()]
+
+    rows = tuple(Row(KIND, name, len(some)) for name, some in slices.items())
+    return Measure(rows, [*texts, *chain.from_iterable(noisy_rows(alone))], judge)
 
 
 def probe(task: Task, train: Examples, dev: Examples, seeds: Sequence[int]) -> Measure:

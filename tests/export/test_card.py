@@ -51,6 +51,14 @@ def test_an_encoders_card_gives_each_source_with_its_licence():
     assert "## Calibration" not in card
 
 
+def test_an_encoders_card_says_on_which_pairs_it_is_weaker_and_what_prints_that():
+    slices = Slices(metric="spearman", parts={"negation": Part(rows=205, score=0.7795)})
+    card = model_card(ENCODER | {"slices": slices})
+    assert "Pairs of STS-B's dev set" in card
+    assert "| negation | 205 | 0.7795 |" in card
+    assert "Printed by `python -m training evaluate --bundle models/student`." in card
+
+
 def test_an_encoders_card_names_the_losses_that_it_was_trained_by():
     loss = {"cosine": 0.0, "squared": 1.0, "similarity": 0.5}
     recipe = ENCODER["training"]["recipe"] | {"loss": loss}

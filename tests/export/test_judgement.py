@@ -1,9 +1,16 @@
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from export.judgement import encoder_inputs, judge, row_vectors, task_figures
+from app.tokenizer import Tokenizer
+from export.judgement import encoder_inputs, judge, row_vectors, slices, sts_slices, task_figures
+from export.packed_encoder import in_file
 from export.parity import ParityError
+from training.evaluation import sts_spearman
 from training.recipe import Int8
+from training.start import load_start
 from training.task import Examples, Task
 
 
@@ -36,6 +43,37 @@ def test_rows_are_encoded_as_a_head_takes_them():
     pairs = [("a", "bb"), ("ccc", "dddd")]
     assert row_vectors("pair_apart", encode, pairs).tolist() == [[[1], [2]], [[3], [4]]]
     assert row_vectors("pair_joined", encode, pairs).tolist() == [[[3]], [[7]]]
+
+
+def test_slices_are_said_and_kept_where_they_have_a_score(capsys: pytest.CaptureFixture):
+    task = Task("stars", 1, (), ("spearman", "pearson"))
+    texts, values = [("not good",)] * 40 + [("good",)] * 40, np.r_[np.full(40, 2.0), np.arange(40.0)]
+    answers = values.astype(np.float32)[:, None]
+    found = slices(task, Examples(texts, values), [1] * 80, answers, -answers)
+    assert found.metric == "spearman"
+    assert {name: part.rows for name, part in found.parts.items()} == {"all rows": 80, "noisy text": 80}
+    assert found.parts["noisy text"].score == pytest.approx(-1)
+    said = capsys.readouterr().out
+    assert "spearman on all rows: 1.0000 (80 rows)" in said
+    assert "negation" not in said
+
+
+def test_an_encoder_is_scored_on_slices_of_sts_b_where_that_is_there(small_student: Path, tmp_path: Path):
+    start = load_start(small_student)
+    with in_file(start.tokenizer.to_str().encode()) as file:
+        reader = Tokenizer(file, start.origin["max_tokens"])
+
+    def encode(rows: Sequence[tuple[str, ...]]) -> np.ndarray:
+        return start.encode([text for (text,) in rows])
+
+    assert sts_slices(reader, encode, tmp_path) is None
+    lines = [f"{row}\tnews\tthe cat {'not ' * (row % 2)}sat\tthe film\t{row / 16}" for row in range(80)]
+    file = tmp_path / "glue" / "STS-B" / "dev.tsv"
+    file.parent.mkdir(parents=True)
+    file.write_text("\n".join(["index\tgenre\tsentence1\tsentence2\tscore", *lines]) + "\n")
+    found = sts_slices(reader, encode, tmp_path)
+    assert found.parts["all rows"].rows == 80
+    assert found.parts["all rows"].score == pytest.approx(sts_spearman(start.encode, tmp_path))
 
 
 def test_a_bundle_in_float32_is_scored_and_one_in_int8_is_judged():

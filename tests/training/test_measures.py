@@ -11,12 +11,14 @@ from training.measures import (
     COSINE,
     RANK,
     by_length,
+    by_slice,
     cosine_of,
     domains,
     fidelity,
     passages,
     probe,
     similarity,
+    similarity_by_slice,
 )
 from training.task import Examples, Task, TaskError
 
@@ -73,6 +75,46 @@ def test_similarity_is_the_correlation_of_cosines_with_scores():
     figures = np.ravel(measure.judge(vectors, vectors)).tolist()
     assert figures == pytest.approx([spearman, pearson, 1])
     assert measure.judge(-vectors[:, ::-1] * [1, 0], vectors)[2][0] < 1
+
+
+def test_similarity_by_slice_is_the_correlation_on_the_pairs_of_a_slice_and_on_noisy_ones():
+    rng = np.random.default_rng(0)
+    pairs = [(f"North, {'not ' * (row < 40)}so?", "East") for row in range(60)]
+    truth = rng.random(60)
+    measure = similarity_by_slice(Examples(pairs, truth), [1] * 60)
+    assert [(row.title, row.size) for row in measure.rows] == [
+        ("all rows", 60),
+        ("negation", 40),
+        ("questions", 60),
+        ("noisy text", 60),
+    ]
+    assert measure.texts[:2] == ["North, not so?", "East"]
+    assert not any(mark in text for text in measure.texts[120:] for mark in "N,?")
+    angles = np.where(np.arange(60) < 40, np.arccos(truth), rng.random(60))
+    clean = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    clean = np.stack([clean, np.tile([1.0, 0.0], (60, 1))], axis=1).reshape(120, 2)
+    vectors = np.concatenate([clean, np.tile(clean[:2], (60, 1))]).astype(np.float32)
+    everything, negation, questions, noisy = measure.judge(vectors, vectors)
+    assert negation == (pytest.approx(1),)
+    assert everything == questions
+    assert 0 < everything[0] < 0.99
+    assert noisy == (), "all are alike, so there is no correlation"
+
+
+def test_cosines_are_told_by_what_stands_in_a_text():
+    texts = [*["not Here"] * 30, *["in 1987, or Later"] * 30]
+    measure = by_slice(texts, [2] * 60)
+    assert [(row.title, row.size) for row in measure.rows] == [
+        ("all rows", 60),
+        ("negation", 30),
+        ("numbers", 30),
+        ("noisy text", 60),
+    ]
+    assert [text.islower() for text in measure.texts] == [False] * 60 + [True] * 60
+    expected = np.tile(np.asarray([1.0, 0.0], np.float32), (120, 1))
+    vectors = expected.copy()
+    vectors[:30] = vectors[60:] = 0.0, 1.0
+    assert measure.judge(vectors, expected) == [(0.5,), (0.0,), (1.0,), (0.0,)]
 
 
 def test_domains_have_a_figure_each_and_their_mean():

@@ -1,22 +1,22 @@
-"""Where a task's bundle is weaker: its deciding metric on parts of the dev rows, and on all of them typed in haste."""
+"""Where a model is weaker: a task's deciding metric on parts of its rows, and on all of them typed in haste."""
 
 import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import ConstantInputWarning
 
-from app.bundle import Part, Slices, Texts
-from app.session import Vectors
-from export.parity import say
 from training.task import Examples, Scores, Task
 
 ROWS_TO_SCORE = 30
 LONGEST = 5  # one row in so many is long
 TYPO_EVERY = 8  # words
 PUNCTUATION = '.,;:!?"`()[]-\u2013\u2014\u2026'  # dashes and the ellipsis of print as well
+ALL, LONG, NOISY = "all rows", "long texts", "noisy text"
 # A row is of a slice if any of its texts matches.
 PATTERNS = {
     "negation": r"\b(?:no|not|nor|none|never|nothing|nobody|nowhere|neither|cannot|without)\b|n['\u2019]t\b",
@@ -24,9 +24,21 @@ PATTERNS = {
     "questions": r"\?",
 }
 
+Texts = tuple[str, ...]
+Rows = NDArray[np.int64]
 
-def score_slices(task: Task, dev: Examples, tokens: Sequence[int], answers: Vectors, noisy: Vectors) -> Slices:
-    """Score each slice that has ROWS_TO_SCORE rows and on which the metric is defined.
+
+class Slice(NamedTuple):
+    """How many rows it has, and what the deciding metric is on them; none where it is not defined."""
+
+    rows: int
+    score: float | None
+
+
+def score_slices(
+    task: Task, dev: Examples, tokens: Sequence[int], answers: NDArray[np.float32], noisy: NDArray[np.float32]
+) -> dict[str, Slice]:
+    """Score each slice, and all rows as noisy text.
 
     Args:
         task: Its first metric decides.
@@ -35,19 +47,27 @@ def score_slices(task: Task, dev: Examples, tokens: Sequence[int], answers: Vect
         answers: To each row: (rows, outputs).
         noisy: To each row as `noisy_rows` writes it.
     """
-    rows = {
-        name: np.flatnonzero([any(re.search(pattern, text, re.IGNORECASE) for text in texts) for texts in dev.texts])
+    slices = find_slices(dev.texts, tokens)
+    found = {name: Slice(len(rows), _score(task, dev.labels[rows], answers[rows])) for name, rows in slices.items()}
+    return found | {NOISY: Slice(len(dev), _score(task, dev.labels, noisy))}
+
+
+def find_slices(rows: Sequence[Texts], tokens: Sequence[int]) -> dict[str, Rows]:
+    """Find all rows, and those of each slice that has ROWS_TO_SCORE of them.
+
+    Args:
+        rows: Each one text or a pair.
+        tokens: Of each row.
+
+    Returns:
+        Numbers of rows, int64, by the slice's name.
+    """
+    found = {
+        name: np.flatnonzero([any(re.search(pattern, text, re.IGNORECASE) for text in texts) for texts in rows])
         for name, pattern in PATTERNS.items()
     }
-    rows["long texts"] = np.argsort(-np.asarray(tokens), kind="stable")[: len(dev) // LONGEST]
-    found = {"all rows": (dev.labels, answers)}
-    found |= {name: (dev.labels[some], answers[some]) for name, some in rows.items()}
-    found["noisy text"] = (dev.labels, noisy)
-    scores = {name: _score(task, *part) for name, part in found.items() if len(part[0]) >= ROWS_TO_SCORE}
-    parts = {name: Part(rows=len(found[name][0]), score=score) for name, score in scores.items() if score is not None}
-    for name, part in parts.items():
-        say(f"  {task.metrics[0]} on {name}: {part.score:.4f} ({part.rows:,} rows)")
-    return Slices(metric=task.metrics[0], parts=parts)
+    found[LONG] = np.argsort(-np.asarray(tokens), kind="stable")[: len(rows) // LONGEST]
+    return {ALL: np.arange(len(rows))} | {name: some for name, some in found.items() if len(some) >= ROWS_TO_SCORE}
 
 
 def noisy_rows(rows: Sequence[Texts]) -> list[Texts]:
@@ -73,7 +93,7 @@ def _misspelt(word: str, rng: np.random.Generator) -> str:
     return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
 
 
-def _score(task: Task, truth: Scores, answers: Vectors) -> float | None:
+def _score(task: Task, truth: Scores, answers: NDArray[np.float32]) -> float | None:
     """Give the deciding metric; none where it is not defined: all but accuracy want labels or values that differ."""
     metric = task.metrics[0]
     if metric != "accuracy" and len(np.unique(truth)) < 2:
