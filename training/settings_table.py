@@ -192,7 +192,8 @@ def _of_one_task(runs: Sequence[Run]) -> list[Setting]:
         alike = {name: value for name, value in run.recipe().items() if name != "seed"}
         # first weights are among what a run's rows tell apart, and from scratch the seed decides them
         rows = run.facts()["rows"] if "scratch" in alike.get("from", {}) else run.rows()
-        groups.setdefault(json.dumps([alike, rows], sort_keys=True), []).append(run)
+        symmetric = task_from(run.facts()["task"]).symmetric
+        groups.setdefault(json.dumps([alike, rows, symmetric], sort_keys=True), []).append(run)
     folded = sorted(map(_Folded.of, groups.values()), key=lambda one: SETTINGS.index(one.row.setting))
     # of a single row nothing can be drawn
     gains = [None, *(one.over(above, truth) if len(truth) > 1 else None for above, one in pairwise(folded))]

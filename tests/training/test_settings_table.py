@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +145,13 @@ def test_students_from_scratch_are_seeds_of_one_setting_though_their_first_weigh
     answers, scratch = FILMS.labels.astype(int), {"from": {"scratch": "bert"}}
     runs = [answering(tmp_path, f"seed-{seed}", seed, answers, learnt=f"weights {seed}", **scratch) for seed in (1, 2)]
     assert [row.seeds for row in settings(runs)] == [(1, 2)]
+
+
+def test_a_symmetric_student_from_scratch_is_no_seed_of_one_whose_order_counts(tmp_path: Path):
+    answers, scratch = FILMS.labels.astype(int), {"from": {"scratch": "bert"}}
+    runs = [answering(tmp_path, name, 1, answers, **scratch) for name in ("plain", "symmetric")]
+    runs[1].save_facts({"task": asdict(replace(MOOD, symmetric=True)), "rows": 24})
+    assert [row.runs for row in settings(runs)] == [("plain",), ("symmetric",)]
 
 
 def test_a_single_dev_row_gives_no_interval(tmp_path: Path):
