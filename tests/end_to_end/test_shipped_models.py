@@ -98,6 +98,15 @@ def test_like_meanings_score_higher(client: TestClient):
     assert near > 3 > 2 > far
 
 
+@pytest.mark.parametrize("task", ["stsb", "mrpc"])
+def test_both_orders_of_a_pair_get_one_answer(client: TestClient, task: str):
+    pair = ["A man plays a guitar.", "The woman is playing the flute in the park."]
+    one, other = client.post(f"/classify/{task}", json={"pairs": [pair, pair[::-1]]}).json()["predictions"]
+    assert one == other
+    loaded = {one["task"]: one["manifest"]["symmetric"] for one in client.get("/tasks").json()["tasks"]}
+    assert loaded == {name: name in ("stsb", "mrpc") for name in SHIPPED}
+
+
 def test_all_of_them_are_small_enough_to_be_sent_along():
     files = [file for name in ("student", *SHIPPED) for file in (MODELS / name).iterdir()]
     assert sum(file.stat().st_size for file in files) < 60 * MEGABYTE
