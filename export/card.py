@@ -229,15 +229,16 @@ def _calibration(manifest: Mapping[str, Any]) -> str:
 def _slices(manifest: Mapping[str, Any]) -> str:
     found = manifest["slices"]
     rows = [f"| {name} | {part.rows:,} | {_number(part.score)} |" for name, part in found.parts.items()]
-    what, command = "Dev rows", _export(manifest)
+    what, beside = "Dev rows", ""
     if manifest["kind"] == "encoder":
         what = "Pairs of STS-B's dev set (Cer et al. 2017, arXiv 1708.00055), scored by the cosine of their vectors,"
-        command = f"python -m training evaluate --bundle models/{manifest['name']}"
+        evaluate = f"python -m training evaluate --bundle models/{manifest['name']}"
+        beside = f" `{evaluate}` sets its teacher beside it, with other batches, and so other last digits in int8."
     said = (
         f"{what} by what stands in them; long texts are the longest {1 / LONGEST:.0%} by tokens, and noisy text is "
         "all rows in lower case, without punctuation around words, two letters swapped in every "
         f"{TYPO_EVERY}th word. A slice of fewer than {ROWS_TO_SCORE} rows, or on which the metric is not defined, is "
-        f"left out; a small one says little. Printed by `{command}`."
+        f"left out; a small one says little. Printed by `{_export(manifest)}`.{beside}"
     )
     return "\n".join([said, "", f"| slice | rows | {found.metric} |", "| --- | ---: | ---: |", *rows])
 

@@ -56,7 +56,8 @@ def test_an_encoders_card_says_on_which_pairs_it_is_weaker_and_what_prints_that(
     card = model_card(ENCODER | {"slices": slices})
     assert "Pairs of STS-B's dev set" in card
     assert "| negation | 205 | 0.7795 |" in card
-    assert "Printed by `python -m training evaluate --bundle models/student`." in card
+    assert card.count("Printed by `python -m export student --run runs/student --bundle models/student`.") == 2
+    assert "`python -m training evaluate --bundle models/student` sets its teacher beside it" in card
 
 
 def test_an_encoders_card_names_the_losses_that_it_was_trained_by():
