@@ -12,7 +12,8 @@ from app.main import create_app
 from app.settings import Settings
 from export.calibration import expected_calibration_error
 from export.columns import task_answers
-from export.packed_encoder import bundle_encoder
+from export.judgement import sts_slices
+from export.packed_encoder import bundle_encoder, open_encoder
 from export.parity import PASSAGES, SENTENCES
 from training.encoding import encode, tokenize
 from training.evaluation import dev_rows, sts_spearman
@@ -85,6 +86,16 @@ def test_the_student_keeps_97_percent_of_its_teachers_sts(data: Path):
     student = sts_spearman(bundle_encoder(bundle), data)
     assert student == pytest.approx(bundle.manifest.figures["sts_dev_spearman_int8"], abs=2e-3)
     assert student >= 0.97 * sts_spearman(teacher, data)
+
+
+def test_the_student_is_as_weak_on_slices_as_its_card_says(data: Path):
+    bundle = read_bundle(MODELS / "student")
+    found = sts_slices(open_encoder(bundle)[0], bundle_encoder(bundle), data)
+    stated = bundle.manifest.slices
+    assert stated.parts.keys() == found.parts.keys() > {"negation", "numbers", "long texts", "noisy text"}
+    for name, part in stated.parts.items():
+        assert found.parts[name].rows == part.rows
+        assert found.parts[name].score == pytest.approx(part.score, abs=5e-3)
 
 
 def test_a_commands_intent_is_told(client: TestClient):
